@@ -1,0 +1,225 @@
+"""The fabric: messages, arenas and one-sided reads, the same for code that runs under MPI or in the simulator.
+
+Every rank writes only its own arena and reads anyone's. A message is handled where it arrives, by the handler that the
+rank registered for its type; nothing here blocks without a deadline.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar, Union
+
+import msgspec
+import numpy as np
+
+from mpips import messages
+from mpips.errors import Error
+from mpips.fabric.arena import Allocator
+from mpips.messages import Message
+
+BURST = 64  # messages handled in one round before the caller gets its turn
+TIMEOUT = 60.0
+
+Handler = Callable[[int, Any], None]
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Union[tuple(messages.concrete())])
+
+
+class PeerLost(Error, ConnectionError):
+    """A rank that something was expected from is dead."""
+
+
+class Deadline(Error, TimeoutError):
+    """What was waited for did not come in time."""
+
+
+class Read(ABC):
+    """A one-sided read under way."""
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether the bytes are there; never blocks."""
+
+
+class Fabric(ABC):
+    """One rank's way to all others.
+
+    Attributes
+    ----------
+    rank, size : this rank and how many there are.
+    nodes : node number of every rank; ranks of one node can load each other's arenas directly.
+    memory : (bytes,) uint8, the arenas of all ranks on this node, one after the other.
+    arena : (bytes,) uint8, this rank's own part of `memory`.
+    space : hands out stretches of `arena`.
+    lost : ranks known to be dead.
+    waiting : what this rank waits for now, for whoever asks why it hangs.
+    background : pieces of work that `progress` does a step of, each time; a step says whether it did anything.
+    """
+
+    rank: int
+    size: int
+    nodes: list[int]
+    memory: np.ndarray[Any, np.dtype[np.uint8]]
+    arena: np.ndarray[Any, np.dtype[np.uint8]]
+    space: Allocator
+
+    def __init__(self) -> None:
+        self.lost: set[int] = set()
+        self.waiting = ""
+        self.busy_seconds = 0.0
+        self.on_lost: Callable[[int], None] | None = None
+        self.background: list[Callable[[], bool]] = []
+        self._handlers: dict[type[Message], Handler] = {}
+        self._own: deque[Message] = deque()
+        self._reads: list[tuple[Read, Callable[[], None]]] = []
+        self._active_since: float | None = None
+        self._idle_since: float | None = None
+
+    # --- what MPI and the simulator each do their own way --------------------------------------------------------------
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward."""
+
+    @abstractmethod
+    def place(self, rank: int) -> int | None:
+        """Offset in `memory` of a rank's arena, or None when it is on another node."""
+
+    @abstractmethod
+    def read(self, rank: int, offset: int, out: np.ndarray[Any, Any]) -> Read:
+        """Start to copy bytes from another node's arena into `out`, a contiguous array kept alive until done."""
+
+    @abstractmethod
+    def _post(self, dest: int, data: bytes) -> None:
+        """Send a message; returns at once. To a dead rank it does nothing."""
+
+    @abstractmethod
+    def _poll(self) -> tuple[int, bytes] | None:
+        """The next message that has arrived, if any. Learns of dead ranks on the way (`_note_lost`)."""
+
+    @abstractmethod
+    def _relax(self, idle: float) -> None:
+        """Give the core away after `idle` seconds without anything to do."""
+
+    @abstractmethod
+    def aside(self, work: Callable[[], T]) -> "Future[T]":
+        """Run something long that sends no message, beside the rank's own loop."""
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def on(self, kind: type[Message], handler: Handler) -> None:
+        """Have `handler(source, message)` called for every message of this type."""
+        self._handlers[kind] = handler
+
+    def send(self, dest: int, message: Message) -> None:
+        """Send a message to a rank, this one included; returns at once."""
+        if dest == self.rank:
+            self._own.append(message)
+        elif dest not in self.lost:
+            self._post(dest, _encoder.encode(message))
+
+    def progress(self) -> bool:
+        """Handle what has arrived; True when there was anything."""
+        busy = False
+        for _ in range(BURST):
+            if self._own:
+                source, message = self.rank, self._own.popleft()
+            else:
+                item = self._poll()
+                if item is None:
+                    break
+                source, message = item[0], _decoder.decode(item[1])
+            busy = True
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise Error(f"rank {self.rank}: no handler for {type(message).__name__} from rank {source}")
+            handler(source, message)
+        if self._reads:
+            pending, self._reads = self._reads, []
+            for read, then in pending:
+                if read.done():
+                    busy = True
+                    then()
+                else:
+                    self._reads.append((read, then))
+        for work in self.background:
+            busy = work() or busy
+        return busy
+
+    # --- arenas ---------------------------------------------------------------------------------------------------------
+
+    def view(self, rank: int, offset: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Bytes of an arena on this node, not copied."""
+        base = self.place(rank)
+        if base is None:
+            raise Error(f"rank {rank} is on another node than rank {self.rank}: its arena can't be viewed")
+        return self.memory[base + offset : base + offset + size]
+
+    def fetch(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
+        """Copy bytes of any arena into `out`, then call `then`; at once on this node, else from `progress`."""
+        if self.place(rank) is not None:
+            out.view(np.uint8).reshape(-1)[:] = self.view(rank, offset, out.nbytes)
+            then()
+        else:
+            self._reads.append((self.read(rank, offset, out), then))
+
+    # --- waiting --------------------------------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        done: Callable[[], bool],
+        what: str | Callable[[], str],
+        peers: Callable[[], set[int]] | None = None,
+        timeout: float | None = TIMEOUT,
+    ) -> None:
+        """Make progress until `done()`.
+
+        Parameters
+        ----------
+        what : what is waited for, or a function that says it.
+        peers : the ranks that it must come from; when one of them is lost there is no use in waiting.
+        timeout : seconds; None for roles that serve until told to stop.
+
+        Raises
+        ------
+        Deadline
+            when the time is over.
+        PeerLost
+            when a rank of `peers` is dead.
+        """
+        if done():
+            return
+        start = self.now()
+        outer = self.waiting
+        try:
+            while True:
+                if self.progress():
+                    if self._idle_since is not None:
+                        self._active_since, self._idle_since = self.now(), None
+                    if done():
+                        return
+                    continue
+                if done():
+                    return
+                now = self.now()
+                if self._idle_since is None:
+                    self._idle_since = now
+                    if self._active_since is not None:
+                        self.busy_seconds += now - self._active_since
+                    self.waiting = what if isinstance(what, str) else what()
+                if self.lost and peers is not None and (gone := self.lost & peers()):
+                    raise PeerLost(f"rank {self.rank} waited for {self.waiting}, but rank {min(gone)} is dead")
+                if timeout is not None and now - start > timeout:
+                    raise Deadline(f"rank {self.rank} waited {timeout:g} s for {self.waiting}")
+                self._relax(now - self._idle_since)
+        finally:
+            self.waiting = outer
+
+    def _note_lost(self, rank: int) -> None:
+        if rank not in self.lost:
+            self.lost.add(rank)
+            if self.on_lost is not None:
+                self.on_lost(rank)

@@ -1,0 +1,174 @@
+"""Update rules over arrays: a push applied to the shards of a server, in place.
+
+`cells` is the server's arena as the table's dtype, `words` the same bytes as int64. A shard's version is odd while it is
+written. A rule's function is found by its parameters' type, so one loop serves every rule and its compiled form is cached;
+the loops of a user's rule are compiled anew in each run, since numba can't see whether its file has changed.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numba.extending import overload
+
+from mpips.kernels.fence import release
+from mpips.kernels.hashing import mix64
+from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block_of
+from mpips.kernels.sparse import find, is_full, occupy
+from mpips.rule import RULES, Add, Adagrad, Assign, Ftrl, Sgd
+
+
+@njit
+def _assign(rule, value, update, state):  # type: ignore[no-untyped-def]
+    return update
+
+
+@njit
+def _add(rule, value, update, state):  # type: ignore[no-untyped-def]
+    return value + update
+
+
+@njit
+def _sgd(rule, value, update, state):  # type: ignore[no-untyped-def]
+    return value - rule.rate * (update + rule.l2 * value)
+
+
+@njit
+def _adagrad(rule, value, update, state):  # type: ignore[no-untyped-def]
+    gradient = update + rule.l2 * value
+    state[0] += gradient * gradient
+    rate = rule.alpha / (rule.beta + np.sqrt(np.float64(state[0])))
+    stepped = value - rate * gradient
+    shrunk = abs(stepped) - rate * rule.l1
+    return np.sign(stepped) * shrunk if shrunk > 0.0 else 0.0
+
+
+@njit
+def _ftrl(rule, value, update, state):  # type: ignore[no-untyped-def]
+    before = np.sqrt(np.float64(state[0]))
+    state[0] += update * update
+    after = np.sqrt(np.float64(state[0]))
+    state[1] += update - (after - before) / rule.alpha * value
+    z = np.float64(state[1])
+    if abs(z) <= rule.l1:
+        return 0.0
+    return -(z - np.sign(z) * rule.l1) / ((rule.beta + after) / rule.alpha + rule.l2)
+
+
+_BUILT_IN = {Assign: _assign, Add: _add, Sgd: _sgd, Adagrad: _adagrad, Ftrl: _ftrl}
+
+
+def step(rule: Any, value: Any, update: Any, state: Any) -> Any:
+    """The new value of one parameter under a rule; known to numba alone, see `_step`."""
+
+
+@overload(step)  # type: ignore[untyped-decorator]
+def _step(rule, value, update, state):  # type: ignore[no-untyped-def]
+    kind = rule.instance_class
+    function = _BUILT_IN.get(kind)
+    if function is None:
+        function = next(known.step for known in RULES.values() if known.parameters is kind)
+
+    def run(rule, value, update, state):  # type: ignore[no-untyped-def]
+        return function(rule, value, update, state)
+
+    return run
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def apply_range(rule, words, header, values, state, updates):  # type: ignore[no-untyped-def]
+    """Apply `updates` (n,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a word."""
+    words[header + VERSION] += 1
+    release()
+    for i in range(values.size):
+        values[i] = step(rule, values[i], updates[i], state[i])
+    release()
+    words[header + VERSION] += 1
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):  # type: ignore[no-untyped-def]
+    """Apply `updates` (n, width) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a word.
+
+    Returns how many were applied: all, unless a shard is not held here.
+    """
+    current = np.int64(-1)
+    header = values = states = np.int64(0)
+    mask = np.uint64((np.int64(1) << bits) - 1)
+    for i in range(keys.size):
+        shard = np.int64(keys[i] >> np.uint64(bits))
+        if shard != current:
+            if current >= 0:
+                release()
+                words[header + VERSION] += 1
+            current = np.int64(-1)
+            header = headers + shard * WORDS
+            if words[header + LOCATION] == 0:
+                return i
+            current = shard
+            words[header + VERSION] += 1
+            release()
+            values = block_of(words[header + LOCATION]) // cells.itemsize
+            states = values + (np.int64(width) << bits)
+        row = np.int64(keys[i] & mask) * width
+        for j in range(width):
+            at = values + row + j
+            held = states + (row + j) * slots
+            cells[at] = step(rule, cells[at], updates[i, j], cells[held : held + slots])
+    if current >= 0:
+        release()
+        words[header + VERSION] += 1
+    return keys.size
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots, start):  # type: ignore[no-untyped-def]
+    """The same for a sparse table, whose new keys are inserted; stops, and returns where, at a shard that must grow first,
+    or that is not held here.
+    """
+    ratio = 8 // cells.itemsize
+    for i in range(start, keys.size):
+        header = headers + np.int64(mix64(keys[i]) >> np.uint64(64 - bits)) * WORDS
+        where = words[header + LOCATION]
+        if where == 0:
+            return i
+        block, block_bits = block_of(where) >> 3, bits_of(where)
+        capacity = np.int64(1) << block_bits
+        slot = find(words, block, block_bits, keys[i])
+        fresh = slot < 0
+        if fresh:
+            if is_full(words, header):
+                return i
+            slot = -1 - slot
+        values = (block + capacity + 1) * ratio
+        states = values + (capacity + 1) * width
+        words[header + VERSION] += 1
+        release()
+        for j in range(width):
+            at = values + slot * width + j
+            held = states + (slot * width + j) * slots
+            cells[at] = step(rule, cells[at], updates[i, j], cells[held : held + slots])
+        if fresh:
+            words[header + COUNT] += 1
+            occupy(words, block, block_bits, slot, keys[i])
+        release()
+        words[header + VERSION] += 1
+    return keys.size
+
+
+class Loops(NamedTuple):
+    """The three loops that apply a rule."""
+
+    range: Any
+    dense: Any
+    sparse: Any
+
+
+_CACHED = Loops(apply_range, apply_dense, apply_sparse)
+
+
+def loops(rule: Any) -> Loops:
+    """The loops for a rule: the cached ones when it is built in, fresh ones for a user's."""
+    if type(rule) in _BUILT_IN:
+        return _CACHED
+    return Loops(*(njit(nogil=True)(loop.py_func) for loop in _CACHED))

@@ -1,0 +1,126 @@
+"""Update rules by name: what a server does with a push.
+
+A rule is a NamedTuple of parameters and a numba function of one value, ``step(rule, value, update, state) -> value``, where
+`state` is the (slots,) update state of that value, changed in place. Servers run it over arrays; see `kernels.apply`.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from mpips.errors import Error
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+class RuleError(Error, ValueError):
+    """An update rule that does not exist, or parameters that it does not have."""
+
+
+class Assign(NamedTuple):
+    """The pushed value replaces the old one."""
+
+
+class Add(NamedTuple):
+    """The pushed value is added."""
+
+
+class Sgd(NamedTuple):
+    """Gradient descent: w ← w − rate·(g + l2·w)."""
+
+    rate: float = 0.1
+    l2: float = 0.0
+
+
+class Adagrad(NamedTuple):
+    """AdaGrad with a proximal step (Duchi et al. 2011): the rate of a value is alpha / (beta + √Σg²)."""
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+class Ftrl(NamedTuple):
+    """FTRL-proximal (McMahan et al. 2013, Algorithm 1); state n = Σg² and z."""
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+class Rule(NamedTuple):
+    """A registered rule: its parameters' type, its state's size, its function (None: built in, see `kernels.apply`)."""
+
+    parameters: type[Any]
+    slots: int
+    step: Callable[..., Any] | None
+
+
+RULES: dict[str, Rule] = {
+    "assign": Rule(Assign, 0, None),
+    "add": Rule(Add, 0, None),
+    "sgd": Rule(Sgd, 0, None),
+    "adagrad": Rule(Adagrad, 1, None),
+    "ftrl": Rule(Ftrl, 2, None),
+}
+
+
+def update_rule(parameters: type[Any], slots: int = 0) -> Callable[[Step], Step]:
+    """Register a numba function as an update rule under its own name.
+
+    Parameters
+    ----------
+    parameters : NamedTuple class of float parameters with defaults; the job file's table gives their values.
+    slots : state values kept for each value, zero at first.
+
+    Examples
+    --------
+    >>> class Momentum(NamedTuple):
+    ...     rate: float = 0.1
+    ...     decay: float = 0.9
+    >>> @mpips.update_rule(Momentum, slots=1)
+    ... @numba.njit
+    ... def momentum(rule, value, update, state):
+    ...     state[0] = rule.decay * state[0] + update
+    ...     return value - rule.rate * state[0]
+    """
+
+    def register(step: Step) -> Step:
+        RULES[step.__name__] = Rule(parameters, slots, step)
+        return step
+
+    return register
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, 1)
+    return f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(sorted(words)) or 'none'}"
+
+
+def make(rule: dict[str, Any]) -> Any:
+    """The parameters of ``{"name": …, parameter: value, …}`` as the rule's NamedTuple.
+
+    Raises
+    ------
+    RuleError
+        when the rule or a parameter does not exist, or a parameter is not a number.
+    """
+    name = rule.get("name")
+    if name not in RULES:
+        raise RuleError(f'update rule "{name}" does not exist{_nearest(str(name), list(RULES))}')
+    parameters = RULES[name].parameters
+    values: dict[str, float] = {}
+    for key, value in rule.items():
+        if key == "name":
+            continue
+        if key not in parameters._fields:
+            raise RuleError(f'update rule "{name}" has no parameter "{key}"{_nearest(key, list(parameters._fields))}')
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RuleError(f'update rule "{name}": {key} must be a number, got {value!r}')
+        values[key] = float(value)
+    missing = [field for field in parameters._fields if field not in values and field not in parameters._field_defaults]
+    if missing:
+        raise RuleError(f'update rule "{name}" needs {", ".join(missing)}')
+    return parameters(**values)

@@ -1,0 +1,407 @@
+"""The scheduler's decisions, as a state machine: messages and the time come in, effects go out.
+
+It brings the job up (data read, tables made, workers begun), hands out workloads, has servers write checkpoints, and ends
+the job: when the work is done, when someone asks, or when something is wrong. It does no I/O; `effects` says what to do.
+"""
+
+from typing import Any, NamedTuple
+
+from mpips import messages as m
+from mpips.metrics import Evaluation
+from mpips.plan import Plan
+from mpips.scheduler.ledger import Batches, Ledger
+from mpips.scheduler.view import View
+from mpips.table import TableSpec
+
+PROGRESS_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+LAST_RETRIES = 3
+LAST_SAVE_SECONDS = 120.0
+
+
+class Send(NamedTuple):
+    """Send a message."""
+
+    dest: int
+    message: m.Message
+
+
+class Log(NamedTuple):
+    """Write an event to the log of the run."""
+
+    event: dict[str, Any]
+
+
+class Complete(NamedTuple):
+    """Every server has written its part: complete the generation, and call `Scheduler.completed`."""
+
+    generation: int
+    tables: list[TableSpec]
+    progress: dict[str, Any]
+
+
+class End(NamedTuple):
+    """The job is over: "finished", "failed" or "interrupted"."""
+
+    exit: str
+    reason: str
+
+
+class Resume(NamedTuple):
+    """A generation to go on from."""
+
+    path: str
+    progress: dict[str, Any]
+
+
+Effect = Send | Log | Complete | End
+
+
+class Scheduler:
+    """The state of one job.
+
+    Parameters
+    ----------
+    view : who does what.
+    plan : what the job is.
+    resume : generations to go on from, the best first; empty to start afresh.
+    generation : number of the first generation to write.
+    """
+
+    def __init__(self, view: View, plan: Plan, resume: list[Resume], generation: int) -> None:
+        self.effects: list[Effect] = []
+        self.results: dict[int, Any] = {}
+        self.metrics: dict[str, float] = {}
+        self.hellos: dict[int, m.Hello] = {}
+        self.examples = 0
+        self.train_rows = 0
+        self.training_seconds = 0.0
+        self._view = view
+        self._plan = plan
+        self._resume = resume
+        self._generation = generation
+        self._data: dict[int, m.DataReady] = {}
+        self._tables: list[TableSpec] = []
+        self._awaited: set[int] = set()
+        self._created = False
+        self._ledger: Ledger | None = None
+        self._hungry: list[int] = []
+        self._began = 0.0
+        self._evaluation: Evaluation | None = None
+        self._measuring: tuple[int, Evaluation, set[int], dict[str, int]] | None = None
+        self._recent = [0.0, 0, 0.0]  # since when, examples, loss summed
+        self._loads: dict[int, m.Load] = {}
+        self._epoch_loss: dict[int, list[float]] = {}
+        self._saving: set[int] | None = None
+        self._save_errors: list[str] = []
+        self._save_progress: dict[str, Any] = {}
+        self._save_at: float | None = None
+        self._save_started = 0.0
+        self._ending: End | None = None
+        self._last_saves = 0
+        self._stale = False
+        self._over = False
+        self._handlers: dict[type[m.Message], Any] = {
+            m.Hello: self._hello,
+            m.DataReady: self._data_ready,
+            m.TablesReady: self._tables_ready,
+            m.WorkRequest: self._work_request,
+            m.WorkDone: self._work_done,
+            m.Finished: self._finished,
+            m.Load: self._load,
+            m.Measured: self._measured,
+            m.Saved: self._saved,
+            m.Note: self._note,
+            m.Failed: self._failed,
+        }
+
+    def kinds(self) -> list[type[m.Message]]:
+        """The message types that `handle` takes."""
+        return list(self._handlers)
+
+    def handle(self, source: int, message: m.Message, now: float) -> None:
+        """Take a message in."""
+        if not self._over:
+            self._handlers[type(message)](source, message, now)
+
+    def tick(self, now: float) -> None:
+        """Take notice of the time."""
+        if self._over:
+            return
+        if self._began and self._ending is None and now - self._recent[0] >= PROGRESS_SECONDS:
+            self._report(now)
+        if self._saving is None and self._save_at is not None and now >= self._save_at:
+            self._save(now)
+        elif self._saving is not None and self._ending is not None and now - self._save_started > LAST_SAVE_SECONDS:
+            missing = ", ".join(str(rank) for rank in sorted(self._saving))
+            self._end(f"the last checkpoint was not written: no answer from server {missing}")
+
+    def lost(self, rank: int, now: float) -> None:
+        """Take notice of a rank's death."""
+        role = self._view.role(rank)
+        host = self.hellos[rank].host if rank in self.hellos else "?"
+        if self._over:
+            return
+        self._log(now, "lost", rank=rank, role=role)
+        if role == "spare":
+            return
+        self._stop(End("failed", f"rank {rank} ({role} on {host}) died"), now, save=role != "server")
+
+    def interrupt(self, reason: str, now: float) -> None:
+        """Someone wants the job to end: with a checkpoint."""
+        self._stop(End("interrupted", reason), now)
+
+    def fail(self, reason: str, now: float) -> None:
+        """Something is wrong here: end the job, with a checkpoint if there is anything to save."""
+        self._stop(End("failed", reason), now)
+
+    # --- up -------------------------------------------------------------------------------------------------------------
+
+    def _hello(self, source: int, message: m.Hello, now: float) -> None:
+        self.hellos[source] = message
+        self._create(now)
+
+    def _data_ready(self, source: int, message: m.DataReady, now: float) -> None:
+        self._data[source] = message
+        self.train_rows += message.train_rows
+        skipped = f", {message.skipped} malformed lines skipped" if message.skipped else ""
+        rows = f"{message.train_rows:,} training and {message.test_rows:,} test rows"
+        self._log(now, "note", text=f"data server {source}: {rows}, {message.features:,} features{skipped}")
+        self._create(now)
+
+    def _create(self, now: float) -> None:
+        expected = set(self._view.data_servers) if self._plan.data is not None else set()
+        if self._created or len(self.hellos) < len(self._view.nodes) or set(self._data) != expected or self._ending:
+            return
+        if self._data and not sum(data.train for data in self._data.values()):
+            self.fail("the data have no training row", now)
+            return
+        features = max((data.features for data in self._data.values()), default=0)
+        self._created = True
+        self._tables = self._plan.tables(features)
+        self._ask_servers(now)
+
+    def _ask_servers(self, now: float) -> None:
+        restore = self._resume[0].path if self._resume else None
+        self._awaited = set(self._view.servers)
+        for server in self._view.servers:
+            self._send(server, m.CreateTables(self._tables, restore))
+
+    def _tables_ready(self, source: int, message: m.TablesReady, now: float) -> None:
+        self._awaited.discard(source)
+        if message.error is not None:
+            self._save_errors.append(message.error)
+        if self._awaited or self._ending:
+            return
+        if self._save_errors:
+            error, self._save_errors = self._save_errors[0], []
+            if len(self._resume) > 1:
+                self._resume = self._resume[1:]
+                self._log(now, "note", text=f"{error}; going back to {self._resume[0].path}")
+                self._ask_servers(now)
+            else:
+                self._stop(End("failed", error), now, save=False)
+            return
+        if self._plan.data is not None:
+            batches = [Batches(rank, data.train, data.test) for rank, data in sorted(self._data.items())]
+            self._ledger = Ledger(
+                batches,
+                self._plan.passes,
+                self._plan.evaluate_every,
+                self._plan.seed,
+                len(self._view.workers),
+                self._resume[0].progress if self._resume else None,
+            )
+        if self._resume:
+            self._log(now, "note", text=f"resumed from {self._resume[0].path}")
+        self._began = now
+        self._recent = [now, 0, 0.0]
+        if self._plan.saves and self._plan.save_every > 0:
+            self._save_at = now + self._plan.save_every
+        for worker in self._view.workers:
+            self._send(worker, m.Begin(self._tables))
+
+    # --- work -----------------------------------------------------------------------------------------------------------
+
+    def _work_request(self, source: int, message: m.WorkRequest, now: float) -> None:
+        self._hungry.append(source)
+        self._feed()
+
+    def _feed(self) -> None:
+        if self._ledger is None or self._ending is not None:
+            return
+        while self._hungry:
+            workload = self._ledger.next(self._hungry[0])
+            if workload is None:
+                if self._ledger.over:
+                    for worker in self._hungry:
+                        self._send(worker, m.NoMoreWork())
+                    self._hungry.clear()
+                return
+            self._send(self._hungry.pop(0), workload)
+
+    def _work_done(self, source: int, message: m.WorkDone, now: float) -> None:
+        if self._ledger is None:
+            return
+        workload = self._ledger.done(message.number)
+        if workload is None:
+            return
+        if workload.train:
+            self.examples += message.rows
+            self.training_seconds = now - self._began
+            self._recent[1] += message.rows
+            self._recent[2] += message.loss
+            sums = self._epoch_loss.setdefault(workload.epoch, [0.0, 0.0])
+            sums[0] += message.loss
+            sums[1] += message.rows
+            if self._ledger.stage_is_done(workload):
+                loss, rows = self._epoch_loss.pop(workload.epoch)
+                self._log(now, "epoch", epoch=workload.epoch, loss=loss / max(1.0, rows), examples=self.examples)
+        else:
+            if self._evaluation is None:
+                self._evaluation = Evaluation()
+            self._evaluation.add(message.rows, message.loss, message.histogram)
+            if self._ledger.stage_is_done(workload):
+                self._measuring = (workload.epoch, self._evaluation, set(self._view.servers), {})
+                self._evaluation = None
+                for server in self._view.servers:
+                    self._send(server, m.Measure(workload.epoch))
+        self._feed()
+
+    def _measured(self, source: int, message: m.Measured, now: float) -> None:
+        if self._measuring is None or self._measuring[0] != message.epoch:
+            return
+        epoch, evaluation, missing, nonzeros = self._measuring
+        missing.discard(source)
+        for table, count in message.nonzeros.items():
+            nonzeros[table] = nonzeros.get(table, 0) + count
+        if not missing:
+            self._measuring = None
+            count = nonzeros.get(self._plan.model or "", 0)
+            self.metrics = {"auc": evaluation.auc, "logloss": evaluation.logloss, "nonzeros": count}
+            self._log(now, "evaluation", epoch=epoch, rows=evaluation.rows, **self.metrics)
+            self._conclude(now)
+
+    def _finished(self, source: int, message: m.Finished, now: float) -> None:
+        self.results[source] = message.result
+        self._conclude(now)
+
+    def _conclude(self, now: float) -> None:
+        if len(self.results) == len(self._view.workers) and self._measuring is None:
+            self._stop(End("finished", "all work is done"), now)
+
+    def _load(self, source: int, message: m.Load, now: float) -> None:
+        self._loads[source] = message
+
+    def _note(self, source: int, message: m.Note, now: float) -> None:
+        self._log(now, "note", text=f"rank {source}: {message.text}")
+
+    def _failed(self, source: int, message: m.Failed, now: float) -> None:
+        self._log(now, "failed", rank=source, reason=message.reason)
+        self._stop(End("failed", message.reason), now)
+
+    def _report(self, now: float) -> None:
+        since, rows, loss = self._recent
+        self._recent = [now, 0, 0.0]
+        event: dict[str, Any] = {
+            "epoch": self._ledger.finished_epochs + 1 if self._ledger is not None else 0,
+            "epochs": self._plan.passes,
+            "examples": self.examples,
+            "examples_per_second": rows / (now - since),
+            "servers": {str(rank): round(load.busy, 3) for rank, load in sorted(self._loads.items())},
+            "bytes": sum(load.bytes for load in self._loads.values()),
+        }
+        if self.train_rows:
+            event["share"] = self.examples / (self.train_rows * self._plan.passes)
+            event["epoch"] = min(event["epoch"], self._plan.passes)
+        if rows:
+            event["loss"] = loss / rows
+        self._log(now, "progress", **event)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+    def _save(self, now: float) -> None:
+        self._saving = set(self._view.servers)
+        self._save_errors = []
+        self._save_started = now
+        self._save_at = None
+        self._save_progress = {
+            **(self._ledger.progress() if self._ledger is not None else {}),
+            "examples": self.examples,
+        }
+        for server in self._view.servers:
+            self._send(server, m.Checkpoint(self._generation))
+
+    def _saved(self, source: int, message: m.Saved, now: float) -> None:
+        if self._saving is None or message.generation != self._generation:
+            return
+        self._saving.discard(source)
+        if message.error is not None:
+            self._save_errors.append(message.error)
+        if self._saving:
+            return
+        if self._save_errors:
+            self.completed(self._save_errors[0], now)
+        else:
+            self.effects.append(Complete(self._generation, self._tables, self._save_progress))
+
+    def completed(self, error: str | None, now: float) -> None:
+        """Take notice that the generation is complete, or why it is not."""
+        if self._over:
+            return
+        self._saving = None
+        self._generation += 1
+        if error is None:
+            self._log(now, "checkpoint", generation=self._generation - 1, seconds=now - self._save_started)
+            if self._stale:
+                self._stale = False
+                self._save(now)
+            elif self._ending is not None:
+                self._end()
+            elif self._plan.save_every > 0:
+                self._save_at = now + self._plan.save_every
+            return
+        self._log(now, "checkpoint failed", generation=self._generation - 1, error=error)
+        if self._ending is None:
+            self._save_at = now + min(RETRY_SECONDS, self._plan.save_every)
+            return
+        self._last_saves += 1
+        if self._last_saves < LAST_RETRIES:
+            self._save_at = now + 1.0
+        else:
+            self._end(f"the last checkpoint was not written: {error}")
+
+    # --- down -----------------------------------------------------------------------------------------------------------
+
+    def _stop(self, end: End, now: float, save: bool = True) -> None:
+        """Begin the end: a last checkpoint where there is something to save, then the farewell."""
+        if self._ending is not None:
+            if not save:  # a server died while the last checkpoint was being written
+                self._ending = end
+                self._end()
+            return
+        self._ending = end
+        self._log(now, "stopping", exit=end.exit, reason=end.reason)
+        if not (save and self._plan.saves and self._began):
+            self._end()
+        elif self._saving is None:
+            self._save(now)
+        else:
+            self._stale = True  # what is being written may lack the last pushes: write once more
+
+    def _end(self, problem: str | None = None) -> None:
+        assert self._ending is not None
+        end = self._ending
+        if problem is not None:
+            end = End("failed", problem if end.exit == "finished" else f"{end.reason}; {problem}")
+        self._over = True
+        self.effects.append(Log({"event": "end", "exit": end.exit, "reason": end.reason}))
+        for rank in range(len(self._view.nodes)):
+            self._send(rank, m.Stop(end.exit, end.reason))
+        self.effects.append(end)
+
+    def _send(self, dest: int, message: m.Message) -> None:
+        self.effects.append(Send(dest, message))
+
+    def _log(self, now: float, event: str, **fields: Any) -> None:
+        self.effects.append(Log({"event": event, **fields}))

@@ -1,0 +1,128 @@
+"""The view: the numbered membership of the job, who does what and on which node."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from mpips.errors import Error
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+FEWEST_RANKS = 3
+
+
+class RolesError(Error, ValueError):
+    """The roles asked for do not fit the number of ranks."""
+
+
+class Roles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many ranks take each role; None leaves the choice to `assign`.
+
+    ``data_servers = 0`` has the scheduler's rank serve the data as well.
+    """
+
+    servers: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    data_servers: Count | None = None
+    workers: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    spares: Count | None = None
+
+    def total(self) -> int | None:
+        """Ranks that these roles take with the scheduler, or None when a count is left open."""
+        if self.servers is None or self.workers is None or self.data_servers is None:
+            return None
+        return 1 + self.servers + self.data_servers + self.workers + (self.spares or 0)
+
+
+class View(msgspec.Struct, frozen=True):
+    """Who does what: ranks by role, and the node of every rank. A later view has a larger number."""
+
+    number: int
+    nodes: list[int]
+    scheduler: int
+    servers: list[int]
+    data_servers: list[int]
+    workers: list[int]
+    spares: list[int]
+
+    def role(self, rank: int) -> str:
+        """The role of a rank: "scheduler", "server", "data server", "worker" or "spare"."""
+        if rank == self.scheduler:
+            return "scheduler"
+        for name, ranks in (("server", self.servers), ("data server", self.data_servers), ("worker", self.workers)):
+            if rank in ranks:
+                return name
+        return "spare"
+
+    def counts(self) -> dict[str, int]:
+        """Number of ranks in each role."""
+        return {
+            "scheduler": 1,
+            "servers": len(self.servers),
+            "data_servers": len(self.data_servers),
+            "workers": len(self.workers),
+            "spares": len(self.spares),
+        }
+
+
+def complete(roles: Roles, ranks: int) -> Roles:
+    """Fill in the roles left open for a job of so many ranks.
+
+    About a quarter of the ranks serve parameters, an eighth serve data, the rest work; ranks beyond roles that are all
+    given are spares.
+
+    Raises
+    ------
+    RolesError
+        when there are fewer ranks than roles, or fewer than 3.
+    """
+    if ranks < FEWEST_RANKS:
+        raise RolesError(f"a job needs at least {FEWEST_RANKS} ranks, got {ranks}: start it with -n {FEWEST_RANKS} or more")
+    spares = roles.spares or 0
+    free = ranks - 1 - spares
+    data_servers = roles.data_servers if roles.data_servers is not None else (0 if free < 3 else max(1, ranks // 8))
+    servers = roles.servers
+    if servers is None:
+        servers = max(1, min((free - data_servers) // 3, free - data_servers - (roles.workers or 1)))
+    workers = roles.workers if roles.workers is not None else max(1, free - data_servers - servers)
+    total = 1 + servers + data_servers + workers + spares
+    if total > ranks:
+        raise RolesError(
+            f"the roles need {total} ranks (1 scheduler, {servers} servers, {data_servers} data servers, {workers} workers, "
+            f"{spares} spares), the job has {ranks}: start more ranks or lower [roles]"
+        )
+    return Roles(servers=servers, data_servers=data_servers, workers=workers, spares=ranks - total + spares)
+
+
+def assign(nodes: Sequence[int], wanted: Roles) -> View:
+    """The first view of a job: a role for every rank, servers spread over the nodes first.
+
+    Parameters
+    ----------
+    nodes : node number of every rank; rank 0 becomes the scheduler.
+    wanted : how many ranks take each role.
+
+    Raises
+    ------
+    RolesError
+        when the ranks are too few.
+    """
+    roles = complete(wanted, len(nodes))
+    free: dict[int, list[int]] = {}
+    for rank, node in enumerate(nodes):
+        if rank > 0:
+            free.setdefault(node, []).append(rank)
+
+    def take(count: int) -> list[int]:
+        taken: dict[int, int] = dict.fromkeys(free, 0)
+        ranks = []
+        for _ in range(count):
+            node = min((n for n in free if free[n]), key=lambda n: (taken[n], -len(free[n]), n))
+            taken[node] += 1
+            ranks.append(free[node].pop(0))
+        return sorted(ranks)
+
+    servers = take(roles.servers or 0)
+    data_servers = take(roles.data_servers or 0) or [0]
+    workers = take(roles.workers or 0)
+    spares = sorted(rank for ranks in free.values() for rank in ranks)
+    return View(1, list(nodes), 0, servers, data_servers, workers, spares)

@@ -1,0 +1,231 @@
+"""The shards of one table that a server holds, in its arena: values and update state, and no second copy."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from mpips.errors import Error
+from mpips.fabric.arena import Allocator
+from mpips.kernels import header, sparse
+from mpips.kernels.apply import loops
+from mpips.kernels.gather import gather_dense, gather_sparse
+from mpips.kernels.partition import shard_of, shard_starts
+from mpips.rule import make
+from mpips.table import HEADER_BYTES, TableSpec
+
+FIRST_BITS = 10
+THREADED_ROWS = 1 << 15
+
+Array = np.ndarray[Any, Any]
+
+
+class NotHeld(Error, KeyError):
+    """A push for a shard that lives on another server."""
+
+    __str__ = Exception.__str__
+
+
+class Shards:
+    """Create with the table's specification, then `hold` shards.
+
+    Parameters
+    ----------
+    spec : the table.
+    headers : arena offset of the table's first shard header.
+    arena : (bytes,) uint8, this server's arena.
+    space : hands out its stretches.
+    threads : kernels that may run at once, each on shards of its own.
+    """
+
+    def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
+        self.spec = spec
+        self.held: list[int] = []
+        self.clocks: dict[int, int] = {}
+        self._space = space
+        self._words = arena.view(np.int64)
+        self._cells = arena.view(spec.dtype)
+        self._headers = headers // 8
+        self._rule = make(spec.rule)
+        self._loops = loops(self._rule)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._threads = threads
+        self._growing = Lock()
+        self._local = np.empty((spec.shards, 2), np.int64)
+        self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
+        self._local[:, 1] = 0
+        self._words[self._headers : self._headers + spec.shards * header.WORDS] = 0
+
+    # --- placement ------------------------------------------------------------------------------------------------------
+
+    def hold(self, shards: Iterable[int]) -> None:
+        """Make empty shards; their values and state are zero."""
+        for shard in shards:
+            if self.spec.kind == "dense":
+                bits = self.spec.shard_bits
+                block = self._space.allocate(self._dense_bytes())
+                start = block // 8
+                self._words[start : start + self._dense_bytes() // 8] = 0
+            else:
+                rows = self.spec.rows * 4 // 3 // self.spec.shards
+                bits = min(FIRST_BITS, max(4, rows.bit_length())) if rows < 1 << FIRST_BITS else rows.bit_length()
+                block = self._fresh_block(bits)
+            self._header(shard)[header.LOCATION] = header.location(block, bits)
+            self.held.append(shard)
+
+    def _header(self, shard: int) -> Array:
+        start = self._headers + shard * header.WORDS
+        return self._words[start : start + header.WORDS]
+
+    def _dense_bytes(self) -> int:
+        size = self.spec.shard_rows * self.spec.row_bytes * (1 + self.spec.slots)
+        return -(-size // HEADER_BYTES) * HEADER_BYTES
+
+    def _fresh_block(self, bits: int) -> int:
+        size = sparse.block_bytes(bits, self.spec.width, self.spec.slots, self.spec.itemsize)
+        block = self._space.allocate(size)
+        sparse.clear(self._words, block // 8, bits, -(-size // 8))
+        return block
+
+    def _grow(self, shard: int) -> None:
+        head = self._header(shard)
+        old = int(head[header.LOCATION])
+        old_block, bits = (old >> 8) << 6, old & 0xFF
+        block = self._fresh_block(bits + 1)
+        width, slots = self.spec.width, self.spec.slots
+        sparse.move(self._words, self._cells, old_block // 8, bits, block // 8, bits + 1, width, slots)
+        head[header.LOCATION] = header.location(block, bits + 1)
+        self._space.free(old_block)
+
+    # --- push -----------------------------------------------------------------------------------------------------------
+
+    def push(self, keys: Array, updates: Array) -> None:
+        """Apply the update rule to keys (n,) uint64, grouped by shard, with updates (n, width).
+
+        Raises
+        ------
+        NotHeld
+            when a key's shard lives elsewhere.
+        ArenaFull
+            when a sparse table can't grow.
+        """
+        if self._pool is None or keys.size < THREADED_ROWS:
+            self._push(keys, updates)
+            return
+        cuts = shard_starts(keys, self.spec.kind == "dense", self.spec.shard_bits, self._threads)
+        parts = [(keys[a:b], updates[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
+        for _ in self._pool.map(lambda part: self._push(*part), parts):
+            pass
+
+    def _push(self, keys: Array, updates: Array) -> None:
+        spec = self.spec
+        if spec.kind == "dense":
+            done = self._loops.dense(
+                self._rule, self._words, self._cells, self._headers, keys, updates, spec.shard_bits, spec.width, spec.slots
+            )
+            if done < keys.size:
+                raise NotHeld(f'table "{spec.name}": row {keys[done]} is not held here')
+            return
+        done = 0
+        while done < keys.size:
+            done = self._loops.sparse(
+                self._rule, self._words, self._cells, self._headers, keys, updates,
+                spec.shard_bits, spec.width, spec.slots, done,
+            )  # fmt: skip
+            if done < keys.size:
+                self._make_room(keys[done])
+
+    def _make_room(self, key: Any) -> None:
+        shard = int(shard_of(key, False, self.spec.shard_bits))
+        if self._header(shard)[header.LOCATION] == 0:
+            raise NotHeld(f'table "{self.spec.name}": key {key} is not held here')
+        with self._growing:
+            self._grow(shard)
+
+    def push_range(self, lo: int, hi: int, updates: Array) -> None:
+        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is (hi-lo, width)."""
+        spec = self.spec
+        first, last = lo >> spec.shard_bits, (hi - 1) >> spec.shard_bits
+        mine = [shard for shard in self.held if first <= shard <= last]
+
+        def one(shard: int) -> None:
+            start, end = spec.shard_range(shard)
+            a, b = max(lo, start), min(hi, end)
+            values, state = self._block(shard)
+            cells = slice((a - start) * spec.width, (b - start) * spec.width)
+            head = self._headers + shard * header.WORDS
+            self._loops.range(self._rule, self._words, head, values[cells], state[cells], updates[a - lo : b - lo].reshape(-1))
+
+        if self._pool is None or (hi - lo) * spec.width < THREADED_ROWS:
+            for shard in mine:
+                one(shard)
+        else:
+            for _ in self._pool.map(one, mine):
+                pass
+
+    def _block(self, shard: int) -> tuple[Array, Array]:
+        """Values (cells,) and state (cells, slots) of a dense shard, as views."""
+        spec = self.spec
+        start = ((int(self._header(shard)[header.LOCATION]) >> 8) << 6) // spec.itemsize
+        cells = spec.shard_rows * spec.width
+        values = self._cells[start : start + cells]
+        return values, self._cells[start + cells : start + cells * (1 + spec.slots)].reshape(cells, spec.slots)
+
+    # --- pull -----------------------------------------------------------------------------------------------------------
+
+    def pull(self, keys: Array, out: Array) -> None:
+        """Copy the values of keys (n,) into `out` (n, width)."""
+        gather = gather_dense if self.spec.kind == "dense" else gather_sparse
+        gather(self._words, self._cells, self._local, self.spec.shard_bits, self.spec.width, keys, out)
+
+    def scan(self, lo: int, hi: int | None) -> tuple[Array, Array]:
+        """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no bound."""
+        parts = [self.rows(shard, lo, hi, with_state=False) for shard in self.held]
+        keys = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.uint64)
+        values = np.concatenate([part[1] for part in parts]) if parts else np.empty((0, self.spec.width), self.spec.dtype)
+        return keys, values
+
+    # --- whole shards ---------------------------------------------------------------------------------------------------
+
+    def rows(self, shard: int, lo: int = 0, hi: int | None = None, with_state: bool = True) -> tuple[Array, Array, Array]:
+        """Keys (n,), values (n, width) and state (n, width, slots) of a sparse shard, copied."""
+        spec = self.spec
+        head = self._header(shard)
+        where, count = int(head[header.LOCATION]), int(head[header.COUNT])
+        keys = np.empty(count, np.uint64)
+        values = np.empty((count, spec.width), spec.dtype)
+        state = np.empty((count, spec.width * spec.slots) if with_state else (0, 0), spec.dtype)
+        n = sparse.scan(
+            self._words, self._cells, ((where >> 8) << 6) // 8, where & 0xFF, spec.width, spec.slots,
+            np.uint64(lo), np.uint64(hi or 0), hi is None, keys, values, state,
+        )  # fmt: skip
+        shape = (n if with_state else 0, spec.width, spec.slots)
+        return keys[:n], values[:n], state[:n].reshape(shape)
+
+    def dense_rows(self, shard: int) -> tuple[Array, Array]:
+        """Values (n, width) and state (n, width, slots) of a dense shard, as views."""
+        spec = self.spec
+        lo, hi = spec.shard_range(shard)
+        values, state = self._block(shard)
+        cells = (hi - lo) * spec.width
+        return values[:cells].reshape(hi - lo, spec.width), state[:cells].reshape(hi - lo, spec.width, spec.slots)
+
+    def load(self, blocks: Iterator[tuple[Array, Array, Array]]) -> None:
+        """Fill a sparse table's shards from blocks of keys, values and state; keys of other servers' shards are passed over."""
+        spec = self.spec
+        for keys, values, state in blocks:
+            done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)
+            while done < keys.size:
+                done = sparse.load(
+                    self._words, self._cells, self._headers, keys, values, flat, spec.shard_bits, spec.width, spec.slots, done
+                )
+                if done < keys.size:
+                    self._make_room(keys[done])
+
+    def nonzeros(self) -> int:
+        """Values that are not zero."""
+        if self.spec.kind == "dense":
+            return sum(int(np.count_nonzero(self.dense_rows(shard)[0])) for shard in self.held)
+        return sum(int(np.count_nonzero(self.rows(shard, with_state=False)[1])) for shard in self.held)

@@ -1,0 +1,227 @@
+"""How a job starts under MPI: from a job file (`python -m mpips JOB`), or from a program that calls `mpips.run`."""
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mpips.errors import Error
+from mpips.plan import MB, Memory, Plan
+from mpips.rule import RULES, make
+from mpips.scheduler.view import Roles, View, assign
+from mpips.table import TableSpec
+
+PR_SET_PDEATHSIG = 1
+SHARE_OF_SHARED_MEMORY = 0.8
+REMEDY = "set [memory] {role} in the job file"
+
+
+class MemoryError_(Error, MemoryError):
+    """The arenas do not fit into a node's shared memory."""
+
+
+def run_plan(plan: Plan, resume: bool = False) -> "tuple[str, list[Any]]":
+    """Live the life of this process's rank; collective over `MPI.COMM_WORLD`.
+
+    Returns how the job ended, and on the scheduler's rank what the workers' programs returned. A job that does not finish
+    ends this process, with exit code 1.
+    """
+    _die_with_parent()
+    from mpips.fabric.mpi import MpiFabric, library, world
+    from mpips.rank import Rank
+
+    here = world()
+    try:
+        nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
+        view = assign(nodes, plan.roles)
+        sizes = _arenas(plan, view, here.nodes, here.shared_memory)
+    except Error as error:  # the same on every rank
+        if here.rank == 0:
+            _complain("failed", str(error))
+        sys.exit(1)
+    role = view.role(here.rank)
+    fabric = MpiFabric(nodes, sizes[here.rank], REMEDY.format(role=role.replace(" ", "_")))
+    rank = Rank(fabric, view, plan, resume, library())
+    _on_signals(rank.wish_to_end)
+    outcome = rank.live()
+    together = fabric.close()
+    if here.rank == view.scheduler and outcome.exit != "finished":
+        _complain(outcome.exit, outcome.reason)
+    if not together or outcome.exit != "finished":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if not together:
+            os._exit(1)
+        sys.exit(1)
+    return outcome.exit, outcome.results
+
+
+def run(
+    program: "Callable[[Any], Any]",
+    tables: Sequence[TableSpec],
+    *,
+    roles: Roles | None = None,
+    delay: int | None = None,
+    run: str | Path | None = None,
+    save_every: float = 0.0,
+    memory: Memory | None = None,
+    separate_nodes: bool = False,
+    resume: bool = False,
+) -> list[Any] | None:
+    """Run a program on every worker of the MPI job that this process is a rank of.
+
+    Parameters
+    ----------
+    program : called with the `Worker`; its result may be anything that msgpack can hold.
+    tables : the tables, of any names.
+    roles : ranks for each role; by default about a third of them serve.
+    delay : pushes that a worker may have in flight when it pulls; None: any number, 0: sequential.
+    run : folder for checkpoints and the log; None leaves no files.
+    save_every : seconds between checkpoints; 0: one at the end.
+    memory : sizes of the arenas.
+    separate_nodes : treat every rank as a node of its own, to try the path between nodes.
+    resume : go on from the newest checkpoint in `run`.
+
+    Returns
+    -------
+    list or None
+        On the scheduler's rank (0) what the workers returned, in order of rank; None on the others.
+    """
+    plan = Plan(
+        program=program,
+        tables=lambda features: [with_slots(table) for table in tables],
+        roles=replace_data_servers(roles or Roles()),
+        delay=delay,
+        run=Path(run) if run is not None else None,
+        saves=run is not None,
+        save_every=save_every,
+        memory=memory or Memory(),
+        separate_nodes=separate_nodes,
+    )
+    _, results = run_plan(plan, resume)
+    return results or None
+
+
+def replace_data_servers(roles: Roles) -> Roles:
+    """The roles of a job without data."""
+    return Roles(servers=roles.servers, data_servers=0, workers=roles.workers, spares=roles.spares)
+
+
+def with_slots(table: TableSpec) -> TableSpec:
+    """A table that knows how much state its rule keeps.
+
+    Raises
+    ------
+    RuleError
+        when there is no such rule.
+    """
+    make(table.rule)
+    import msgspec
+
+    return msgspec.structs.replace(table, slots=RULES[table.rule["name"]].slots)
+
+
+def _arenas(plan: Plan, view: View, nodes: list[int], free: int) -> list[int]:
+    """Bytes of every rank's arena."""
+    memory = plan.memory
+    sizes = []
+    for rank in range(len(nodes)):
+        size = memory.scheduler
+        if rank in view.servers:
+            size = memory.server
+        elif rank in view.data_servers and plan.data is not None:
+            size = memory.data_server
+        elif rank in view.workers:
+            size = memory.worker
+        sizes.append(size)
+    most = max(sum(size for size, node in zip(sizes, nodes, strict=True) if node == n) for n in set(nodes))
+    if most > free:
+        raise MemoryError_(
+            f"the arenas of a node need {most / MB:,.0f} MB of shared memory, /dev/shm has {free / MB:,.0f} MB free: "
+            "lower [memory] in the job file, or enlarge /dev/shm"
+        )
+    return sizes
+
+
+def _complain(exit_: str, reason: str) -> None:
+    print(f"mpips: {exit_}: {reason}", file=sys.stderr, flush=True)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its launcher is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
+
+
+def _on_signals(wish: Callable[[str], None]) -> None:
+    """SIGINT, SIGTERM and SIGUSR1 ask the scheduler's rank for a checkpoint and the end; other ranks wait to be told."""
+
+    def handler(number: int, frame: Any) -> None:
+        wish(f"{signal.Signals(number).name} received")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, handler)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``python -m mpips JOB [--set a.b=value …] [--resume]``, under mpirun."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m mpips", description="Run one rank of a job; start it with mpirun.")
+    parser.add_argument("job", type=Path, help="the job file")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="change a value of the job file")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    options = parser.parse_args(arguments)
+    try:
+        plan = plan_of(options.job, options.set)
+    except Error as error:
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.rank == 0:
+            print(f"mpips: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    run_plan(plan, options.resume)
+
+
+def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
+    """Read a job file.
+
+    Raises
+    ------
+    JobFileError
+        with every mistake in it.
+    """
+    from mpips.algorithms import linear
+    from mpips.job import load
+
+    job = load(path, overrides)
+    table = job.algorithm.table
+    memory = {name: size for name in ("server", "data_server", "worker") if (size := getattr(job.memory, name))}
+
+    def tables(features: int) -> list[TableSpec]:
+        return [section.spec(name, features, RULES[section.rule["name"]].slots) for name, section in job.tables.items()]
+
+    return Plan(
+        program=lambda worker: linear.train(worker, table),
+        tables=tables,
+        roles=job.roles,
+        data=job.data,
+        base=job.base,
+        passes=job.algorithm.passes,
+        evaluate_every=job.algorithm.evaluate_every,
+        seed=job.data.seed,
+        model=table,
+        delay=job.consistency.delay,
+        run=job.run_folder,
+        saves=True,
+        save_every=job.checkpoint.every,
+        keep=job.checkpoint.keep,
+        memory=replace(Memory(), **memory),
+        separate_nodes=job.fabric.separate_nodes,
+        text=job.text,
+    )

@@ -1,0 +1,1 @@
+"""A worker: tables as it sees them, tasks, workloads and batches."""
