@@ -36,14 +36,6 @@ class Deadline(Error, TimeoutError):
     """What was waited for did not come in time."""
 
 
-class Read(ABC):
-    """A one-sided read under way."""
-
-    @abstractmethod
-    def done(self) -> bool:
-        """Whether the bytes are there; never blocks."""
-
-
 class Fabric(ABC):
     """One rank's way to all others.
 
@@ -74,7 +66,6 @@ class Fabric(ABC):
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
         self._own: deque[Message] = deque()
-        self._reads: list[tuple[Read, Callable[[], None]]] = []
         self._active_since: float | None = None
         self._idle_since: float | None = None
 
@@ -89,8 +80,12 @@ class Fabric(ABC):
         """Offset in `memory` of a rank's arena, or None when it is on another node."""
 
     @abstractmethod
-    def read(self, rank: int, offset: int, out: np.ndarray[Any, Any]) -> Read:
-        """Start to copy bytes from another node's arena into `out`, a contiguous array kept alive until done."""
+    def _read(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
+        """Start to copy bytes from another node's arena into `out`, a contiguous array; `then` is for when they are there."""
+
+    @abstractmethod
+    def _arrived(self) -> Callable[[], None] | None:
+        """The `then` of a read that is complete, if there is any; never blocks."""
 
     @abstractmethod
     def _post(self, dest: int, data: bytes) -> None:
@@ -137,14 +132,12 @@ class Fabric(ABC):
             if handler is None:
                 raise Error(f"rank {self.rank}: no handler for {type(message).__name__} from rank {source}")
             handler(source, message)
-        if self._reads:
-            pending, self._reads = self._reads, []
-            for read, then in pending:
-                if read.done():
-                    busy = True
-                    then()
-                else:
-                    self._reads.append((read, then))
+        for _ in range(BURST):
+            then = self._arrived()
+            if then is None:
+                break
+            busy = True
+            then()
         for work in self.background:
             busy = work() or busy
         return busy
@@ -164,7 +157,7 @@ class Fabric(ABC):
             out.view(np.uint8).reshape(-1)[:] = self.view(rank, offset, out.nbytes)
             then()
         else:
-            self._reads.append((self.read(rank, offset, out), then))
+            self._read(rank, offset, out, then)
 
     # --- waiting --------------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,20 @@ leaves spread over all others; only the share of a server that joins has to move
 import bisect
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 VIRTUAL_SERVERS = 128
 
 
 def _place(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+@lru_cache(maxsize=8)
+def _stand(servers: tuple[int, ...], virtual: int) -> tuple[list[int], list[int]]:
+    """Where the virtual servers stand, in order, and whose they are."""
+    points = sorted((_place(f"server {server}/{i}"), server) for server in servers for i in range(virtual))
+    return [point for point, _ in points], [server for _, server in points]
 
 
 class Ring:
@@ -28,9 +36,7 @@ class Ring:
     def __init__(self, servers: Sequence[int], nodes: Sequence[int], virtual: int = VIRTUAL_SERVERS) -> None:
         self._nodes = nodes
         self._count = len(servers)
-        points = sorted((_place(f"server {server}/{i}"), server) for server in servers for i in range(virtual))
-        self._points = [point for point, _ in points]
-        self._owners = [server for _, server in points]
+        self._points, self._owners = _stand(tuple(servers), virtual)
 
     def chain(self, table: str, shard: int, replicas: int = 0) -> list[int]:
         """The servers of a shard, head first: up to ``1 + replicas`` of them."""
