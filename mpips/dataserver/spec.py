@@ -1,0 +1,119 @@
+"""What the job file says about the data: the section [data]."""
+
+import math
+import re
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+from mpips.kernels import parse
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Field = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+
+_OPERATORS = {
+    ">": parse.GREATER,
+    ">=": parse.GREATER_EQUAL,
+    "<": parse.LESS,
+    "<=": parse.LESS_EQUAL,
+    "==": parse.EQUAL,
+    "!=": parse.NOT_EQUAL,
+}
+_COMPARISON = re.compile(r"(?P<column>.*?)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<number>.*)")
+
+
+class Label(NamedTuple):
+    """How a row gets its label: the number in a column, compared with a threshold."""
+
+    column: str
+    operator: int
+    threshold: float
+
+
+class TestSplit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Row i of a file (from 0, a header is not counted) is a test row when i % every == offset."""
+
+    __test__ = False  # pytest: not a test
+
+    every: Annotated[int, msgspec.Meta(ge=2)]
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.offset >= self.every:
+            raise ValueError(f"offset must be below every, which is {self.every}; got {self.offset}")
+
+
+class Hashed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Features are hashed to the keys [0, 2^hash_bits)."""
+
+    hash_bits: Annotated[int, msgspec.Meta(ge=1, le=63)]
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One-hot features: every field, a column or a cross of columns, gives a row one feature of value 1.
+
+    With keys "dictionary" features are numbered exactly, 0..n-1, and have names.
+    """
+
+    fields: Annotated[tuple[Field, ...], msgspec.Meta(max_length=255)] = ()
+    keys: Literal["dictionary"] | Hashed = "dictionary"
+
+    def __post_init__(self) -> None:
+        for i, field in enumerate(self.columns):
+            if field in self.columns[:i]:
+                raise ValueError(f'fields: "{self.names[i]}" is there twice')
+
+    @property
+    def columns(self) -> list[tuple[str, ...]]:
+        """The columns of every field."""
+        return [(field,) if isinstance(field, str) else field for field in self.fields]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of every field, such as "carrier×flight"."""
+        return ["×".join(columns) for columns in self.columns]
+
+
+class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which files hold the data, how their rows are read, which are test rows, and how long a batch is."""
+
+    format: Literal["csv", "libsvm", "criteo"]
+    files: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    label: Name | None = None
+    features: FeatureSpec | None = None
+    test: TestSplit | None = None
+    test_files: tuple[Name, ...] = ()
+    batch: Annotated[int, msgspec.Meta(ge=1, le=2**24)] = 1024
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    malformed: Literal["error", "skip"] = "error"
+    cache: Name | None = None
+
+    def __post_init__(self) -> None:
+        if self.test is not None and self.test_files:
+            raise ValueError("test and test_files exclude each other: keep one")
+        if self.format == "csv":
+            if self.label is None:
+                raise ValueError('label is missing: a column, or a comparison such as "delay > 15"')
+            if self.features is None or not self.features.fields:
+                raise ValueError("features.fields is missing: the columns that are features")
+            self.label_rule  # noqa: B018  a label that cannot be understood is refused here
+        elif self.label is not None:
+            raise ValueError(f'label: format "{self.format}" has its label at the start of a line; leave it out')
+        if self.format == "libsvm" and self.features is not None:
+            raise ValueError('features: format "libsvm" has its own keys; leave features out')
+
+    @property
+    def label_rule(self) -> Label:
+        """The label of a csv file, understood."""
+        text = (self.label or "").strip()
+        match = _COMPARISON.fullmatch(text)
+        if match is None:
+            return Label(text, parse.IS_ONE, 0.0)
+        try:
+            threshold = float(match["number"])
+        except ValueError:
+            threshold = math.nan
+        if not match["column"] or not math.isfinite(threshold):
+            raise ValueError(f'label "{text}" is neither a column nor a comparison such as "delay > 15"')
+        return Label(match["column"], _OPERATORS[match["operator"]], threshold)
