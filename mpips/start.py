@@ -21,15 +21,15 @@ SHARE_OF_SHARED_MEMORY = 0.8
 REMEDY = "set [memory] {role} in the job file"
 
 
-class MemoryError_(Error, MemoryError):
+class SharedMemoryError(Error, MemoryError):
     """The arenas do not fit into a node's shared memory."""
 
 
-def run_plan(plan: Plan, resume: bool = False) -> "tuple[str, list[Any]]":
+def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     """Live the life of this process's rank; collective over `MPI.COMM_WORLD`.
 
-    Returns how the job ended, and on the scheduler's rank what the workers' programs returned. A job that does not finish
-    ends this process, with exit code 1.
+    Returns, on the scheduler's rank, what the workers' programs returned. A job that does not finish ends this process; the
+    scheduler's has exit code 1.
     """
     _die_with_parent()
     from mpips.fabric.mpi import MpiFabric, library, world
@@ -50,15 +50,27 @@ def run_plan(plan: Plan, resume: bool = False) -> "tuple[str, list[Any]]":
     _on_signals(rank.wish_to_end)
     outcome = rank.live()
     together = fabric.close()
-    if here.rank == view.scheduler and outcome.exit != "finished":
+    # mpirun takes a rank that leaves with another code than 0 for a reason to go at once: the scheduler's alone counts
+    speaks = here.rank == view.scheduler or view.scheduler in fabric.lost
+    if outcome.exit == "finished" and together:
+        return outcome.results
+    if outcome.exit != "finished" and here.rank == min(set(range(len(nodes))) - fabric.lost):
         _complain(outcome.exit, outcome.reason)
-    if not together or outcome.exit != "finished":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if not together:
-            os._exit(1)
-        sys.exit(1)
-    return outcome.exit, outcome.results
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if together:
+        leave(1 if speaks else 0)
+    os._exit(1 if speaks else 0)
+
+
+def leave(code: int) -> None:
+    """End this process as MPI wants it, without the time that an interpreter takes to fold up."""
+    from mpi4py import MPI
+
+    MPI.Finalize()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(
@@ -103,8 +115,7 @@ def run(
         memory=memory or Memory(),
         separate_nodes=separate_nodes,
     )
-    _, results = run_plan(plan, resume)
-    return results or None
+    return run_plan(plan, resume) or None
 
 
 def replace_data_servers(roles: Roles) -> Roles:
@@ -141,7 +152,7 @@ def _arenas(plan: Plan, view: View, nodes: list[int], free: int) -> list[int]:
         sizes.append(size)
     most = max(sum(size for size, node in zip(sizes, nodes, strict=True) if node == n) for n in set(nodes))
     if most > free:
-        raise MemoryError_(
+        raise SharedMemoryError(
             f"the arenas of a node need {most / MB:,.0f} MB of shared memory, /dev/shm has {free / MB:,.0f} MB free: "
             "lower [memory] in the job file, or enlarge /dev/shm"
         )
@@ -154,7 +165,10 @@ def _complain(exit_: str, reason: str) -> None:
 
 def _die_with_parent() -> None:
     """Have the kernel end this process when its launcher is killed."""
+    parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
     faulthandler.register(signal.SIGUSR2, all_threads=True)
 
 
@@ -186,6 +200,7 @@ def main(arguments: Sequence[str]) -> None:
             print(f"mpips: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     run_plan(plan, options.resume)
+    leave(0)
 
 
 def plan_of(path: Path, overrides: Sequence[str]) -> Plan:

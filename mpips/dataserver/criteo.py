@@ -9,11 +9,11 @@ import difflib
 import numpy as np
 from numpy.typing import NDArray
 
+from mpips.comparisons import IS_ONE
 from mpips.dataserver.delimited import Columns, Dialect
 from mpips.dataserver.errors import DataError
 from mpips.dataserver.spec import FeatureSpec
 from mpips.kernels.delimited import count_records
-from mpips.kernels.parse import IS_ONE
 
 DIALECT = Dialect(ord("\t"), -1)
 _INTEGERS = tuple(f"I{i}" for i in range(1, 14))

@@ -6,20 +6,12 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from mpips.kernels import parse
+from mpips.comparisons import IS_ONE, SIGNS
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Field = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
 
-_OPERATORS = {
-    ">": parse.GREATER,
-    ">=": parse.GREATER_EQUAL,
-    "<": parse.LESS,
-    "<=": parse.LESS_EQUAL,
-    "==": parse.EQUAL,
-    "!=": parse.NOT_EQUAL,
-}
 _COMPARISON = re.compile(r"(?P<column>.*?)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<number>.*)")
 
 
@@ -109,11 +101,11 @@ class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         text = (self.label or "").strip()
         match = _COMPARISON.fullmatch(text)
         if match is None:
-            return Label(text, parse.IS_ONE, 0.0)
+            return Label(text, IS_ONE, 0.0)
         try:
             threshold = float(match["number"])
         except ValueError:
             threshold = math.nan
         if not match["column"] or not math.isfinite(threshold):
             raise ValueError(f'label "{text}" is neither a column nor a comparison such as "delay > 15"')
-        return Label(match["column"], _OPERATORS[match["operator"]], threshold)
+        return Label(match["column"], SIGNS[match["operator"]], threshold)

@@ -1,5 +1,6 @@
 """The fabric over MPI: shared-memory windows on a node, `Rget` between nodes, small messages, back-off when idle."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -198,18 +199,19 @@ class MpiFabric(Fabric):
         """
         deadline = self.now() + seconds
         everyone = None
-        while not self.lost:
-            self.progress()
-            if everyone is None and not self._sends:
-                everyone = self._comm.Ibarrier()
-            if everyone is not None and everyone.Test():
-                if self._window is not None:
-                    self._window.Unlock_all()
-                    self._window.Free()
-                return True
-            if self.now() > deadline:
-                break
-            time.sleep(SHORTEST_SLEEP)
+        try:
+            while not self.lost and self.now() < deadline:
+                self._poll()
+                if everyone is None and not self._sends:
+                    everyone = self._comm.Ibarrier()
+                if everyone is not None and everyone.Test():
+                    if self._window is not None:
+                        self._window.Unlock_all()
+                        self._window.Free()
+                    return True
+                time.sleep(SHORTEST_SLEEP)
+        except MPI.Exception as error:  # a rank died on the way out
+            self._learn(error)
         return False
 
 
@@ -228,4 +230,7 @@ def _unlink_mapped_segments() -> None:
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].startswith(SHARED_MEMORY + "/") and not fields[5].endswith("(deleted)"):
-            Path(fields[5]).unlink(missing_ok=True)
+            path = Path(fields[5])
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a run's own folder, once it is empty
+                path.parent.rmdir()

@@ -15,7 +15,7 @@ from mpips.kernels.fence import release
 from mpips.kernels.hashing import mix64
 from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block_of
 from mpips.kernels.sparse import find, is_full, occupy
-from mpips.rule import RULES, Add, Adagrad, Assign, Ftrl, Sgd
+from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Sgd
 
 
 @njit

@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
+from mpips.comparisons import IS_ONE
 from mpips.kernels.parse import (
     COLON,
     HASH,
-    IS_ONE,
     KEY_TOO_LARGE,
     NEWLINE,
     NOT_A_LABEL,

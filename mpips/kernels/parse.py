@@ -8,9 +8,10 @@ column (from 0), and start and stop of the offending text.
 import numpy as np
 from numba import njit
 
+from mpips.comparisons import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL
+
 NOT_A_NUMBER, NOT_A_LABEL, NOT_A_PAIR, KEY_TOO_LARGE, REPEATED_KEY = 1, 2, 3, 4, 5
 COLUMN_COUNT, UNCLOSED_QUOTE, AFTER_QUOTE, NOT_AN_INTEGER = 6, 7, 8, 9
-GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, EQUAL, NOT_EQUAL, IS_ONE = 0, 1, 2, 3, 4, 5, 6
 
 TAB, NEWLINE, RETURN, SPACE, HASH, COLON = 9, 10, 13, 32, 35, 58
 PLUS, MINUS, _POINT, ZERO = 43, 45, 46, 48

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpips.dataserver.batch import Batch
 from mpips.fabric import Fabric
-from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, WorkRequest, Workload
+from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Workload, WorkRequest
 
 Blob = np.ndarray[tuple[int], np.dtype[np.uint8]]
 

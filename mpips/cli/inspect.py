@@ -1,0 +1,236 @@
+"""`mpips inspect`: what is in a checkpoint, on the screen or as a table's values in a file. Needs no MPI."""
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mpips.checkpoint import CheckpointError, Generation, generations
+from mpips.table import TableSpec
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A run folder, or one generation's master file.", metavar="RUN")],
+    table: Annotated[str | None, typer.Option(help="Show this table only.")] = None,
+    top: Annotated[int, typer.Option(help="How many of the largest weights to show.", min=0)] = 10,
+    generation: Annotated[int | None, typer.Option(help="This generation instead of the newest.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write a table's values to FILE.npy or FILE.csv.")] = None,
+) -> None:
+    """Show what is in a checkpoint: tables, clocks, statistics, largest weights."""
+    screen = Console()
+    if not screen.is_terminal:
+        screen = Console(width=160)
+    with Generation(_master(path, generation)) as found:
+        found.verify()
+        names = _chosen(found, table)
+        if export is not None:
+            _export(found, names, export)
+            screen.print(f"wrote {export}", soft_wrap=True, highlight=False, markup=False)
+            return
+        _show_generations(screen, path, found)
+        screen.print(_tables(found, names))
+        summaries = {name: Summary(found, name, top) for name in names}
+        screen.print(_statistics(summaries))
+        for name, summary in summaries.items():
+            if summary.top:
+                screen.print(_largest(found, name, summary))
+
+
+class Summary:
+    """Statistics of a table's values, gathered block by block.
+
+    Parameters
+    ----------
+    generation : the generation to read.
+    table : the table's name.
+    count : how many of the largest values to keep.
+
+    Attributes
+    ----------
+    nonzeros, nonfinite : numbers of such values.
+    norm : Euclidean norm of the finite values.
+    low, high : smallest and largest finite value.
+    top : (key, column, value) of the largest by absolute value, largest first.
+    """
+
+    def __init__(self, generation: Generation, table: str, count: int) -> None:
+        self.nonzeros = 0
+        self.nonfinite = 0
+        self.low = np.inf
+        self.high = -np.inf
+        self.top: list[tuple[int, int, float]] = []
+        squares = 0.0
+        for keys, values in generation.values(table):
+            flat = values.reshape(-1).astype(np.float64)
+            finite = np.isfinite(flat)
+            self.nonzeros += int(np.count_nonzero(flat))
+            self.nonfinite += int(flat.size - np.count_nonzero(finite))
+            self.low = float(flat.min(where=finite, initial=self.low))
+            self.high = float(flat.max(where=finite, initial=self.high))
+            flat[~finite] = 0.0
+            squares += float(flat @ flat)
+            self._keep_largest(keys, flat, values.shape[1], count)
+        self.norm = float(np.sqrt(squares))
+
+    def _keep_largest(self, keys: NDArray[Any], flat: NDArray[Any], width: int, count: int) -> None:
+        size = np.abs(flat)
+        if 0 < count < len(flat):
+            places = np.argpartition(size, len(flat) - count)[-count:]
+        else:
+            places = np.arange(len(flat) if count else 0)
+        places = places[size[places] > 0]
+        block = [(int(keys[i // width]), int(i % width), float(flat[i])) for i in places]
+        self.top = sorted(self.top + block, key=lambda entry: (-abs(entry[2]), entry[0], entry[1]))[:count]
+
+
+def _master(path: Path, generation: int | None) -> Path:
+    """The master file that a person means."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run folder or checkpoint")
+    if not path.is_dir():
+        return path
+    masters = generations(path)
+    if not masters:
+        raise CheckpointError(f"{path}: no complete generation in this folder")
+    if generation is None:
+        return masters[0]
+    for master in masters:
+        if master.stem == f"generation-{generation:06d}":
+            return master
+    there = ", ".join(str(int(master.stem.partition("-")[2])) for master in masters)
+    raise CheckpointError(f"{path}: no complete generation {generation}; there are: {there}")
+
+
+def _chosen(generation: Generation, table: str | None) -> list[str]:
+    if table is None:
+        return list(generation.tables)
+    if table not in generation.tables:
+        raise CheckpointError(f'{generation.path}: no table "{table}"; there are: {", ".join(generation.tables)}')
+    return [table]
+
+
+def _show_generations(screen: Console, path: Path, shown: Generation) -> None:
+    if path.is_dir():
+        listed = Table(title=escape(f"generations in {path}"), title_justify="left")
+        for column in ("generation", "time", "progress", ""):
+            listed.add_column(column)
+        for master in generations(path):
+            try:
+                with Generation(master) as found:
+                    found.verify()
+                    cells = [str(found.number), found.time, escape(_progress(found))]
+            except CheckpointError as error:
+                cells = [str(int(master.stem.partition("-")[2])), "", escape(str(error).removeprefix(f"{path}/"))]
+            listed.add_row(*cells, "shown below" if master == shown.path else "")
+        screen.print(listed)
+    else:
+        screen.print(f"generation {shown.number} · {shown.time} · {_progress(shown)}", highlight=False, markup=False)
+
+
+def _progress(generation: Generation) -> str:
+    return " · ".join(
+        f"{key} {value}" for key, value in generation.progress.items() if not isinstance(value, list | dict)
+    )
+
+
+def _tables(generation: Generation, names: list[str]) -> Table:
+    shown = Table(title="tables", title_justify="left")
+    for column in ("table", "kind", "shape", "dtype", "rule", "bytes", "clocks"):
+        shown.add_column(column, justify="right" if column in ("shape", "bytes") else "left")
+    for name in names:
+        spec = generation.tables[name]
+        rows = generation.rows(name)
+        size = rows * (spec.row_bytes * (1 + spec.slots) + 8 * (spec.kind == "sparse"))
+        shape = f"{rows:,} × {spec.width:,}"
+        clocks = " ".join(f"{rank}:{time}" for rank, time in sorted(generation.clocks[name].items()))
+        shown.add_row(escape(name), spec.kind, shape, spec.dtype, escape(_rule(spec)), _bytes(size), clocks)
+    return shown
+
+
+def _statistics(summaries: dict[str, Summary]) -> Table:
+    shown = Table(title="values", title_justify="left")
+    shown.add_column("table")
+    for column in ("non-zeros", "norm", "min", "max", "not finite"):
+        shown.add_column(column, justify="right")
+    for name, s in summaries.items():
+        low, high = (f"{s.low:.6g}", f"{s.high:.6g}") if s.low <= s.high else ("", "")
+        shown.add_row(escape(name), f"{s.nonzeros:,}", f"{s.norm:.6g}", low, high, f"{s.nonfinite:,}")
+    return shown
+
+
+def _largest(generation: Generation, table: str, summary: Summary) -> Table:
+    width = generation.tables[table].width
+    names = generation.names(table, np.array([key for key, _, _ in summary.top], np.uint64))
+    shown = Table(title=escape(f"largest of {table}"), title_justify="left")
+    for column in ["key", *["name"] * (names is not None), *["column"] * (width > 1), "value"]:
+        shown.add_column(column, justify="left" if column == "name" else "right")
+    for i, (key, place, value) in enumerate(summary.top):
+        middle = ([escape(names[i])] if names else []) + ([str(place)] if width > 1 else [])
+        shown.add_row(str(key), *middle, f"{value:.6g}")
+    return shown
+
+
+def _rule(spec: TableSpec) -> str:
+    parameters = " ".join(f"{key}={value}" for key, value in spec.rule.items() if key != "name")
+    return f"{spec.rule.get('name', '')} {parameters}".strip()
+
+
+def _bytes(size: int) -> str:
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.3g} {unit}"
+
+
+def _export(generation: Generation, tables: list[str], path: Path) -> None:
+    if len(tables) != 1:
+        raise CheckpointError(f"{path}: choose the table to export with --table: {', '.join(tables)}")
+    writers = {".npy": _export_npy, ".csv": _export_csv}
+    if path.suffix not in writers:
+        raise CheckpointError(f"{path}: can export to .npy or .csv only")
+    part = path.with_name(path.name + ".tmp")
+    try:
+        writers[path.suffix](generation, tables[0], part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def _export_npy(generation: Generation, table: str, path: Path) -> None:
+    """Dense: (rows, width). Sparse: records of "key" and "value"."""
+    spec = generation.tables[table]
+    dense = spec.kind == "dense"
+    record = np.dtype(spec.dtype if dense else [("key", "<u8"), ("value", spec.dtype, (spec.width,))])
+    shape = (generation.rows(table), spec.width) if dense else (generation.rows(table),)
+    header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for keys, values in generation.values(table):
+            rows = values
+            if not dense:
+                rows = np.empty(len(keys), record)
+                rows["key"], rows["value"] = keys, values
+            file.write(rows.data)
+
+
+def _export_csv(generation: Generation, table: str, path: Path) -> None:
+    """One line for each row: key, name (empty where the data have none), value or values."""
+    width = generation.tables[table].width
+    columns = ["value"] if width == 1 else [f"value_{i}" for i in range(width)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["key", "name", *columns])
+        for keys, values in generation.values(table):
+            names = generation.names(table, keys) or [""] * len(keys)
+            lines.writerows([key, name, *row] for key, name, row in zip(keys, names, values, strict=True))

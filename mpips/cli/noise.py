@@ -1,0 +1,43 @@
+"""Open MPI's messages that mean nothing for mpips, taken out of the ranks' error output."""
+
+import re
+
+_RULE = re.compile(r"-{60,}$")
+_UNTESTED = re.compile(r"(WARNING: )?The selected '\w+' module '\w+' is (not tested for|insuficiently tested in)")
+_HARMLESS = re.compile(
+    r"NBC_Progress: an error 75\b|\d+ more process(es)? (has|have) sent help message help-mpi-ft\.txt"
+    r"|Set MCA parameter \"\w*help_aggregate\" to 0|^\[warn\] Epoll (ADD|MOD|DEL)\(\d+\) on fd \d+ failed"
+)
+
+
+class NoiseFilter:
+    """Drops harmless lines and blocks from a stream of lines.
+
+    With ULFM on, Open MPI warns in a block between two rules that shared-memory windows are "not tested for
+    post-failure operation": mpips reads no window of a dead rank, so it says nothing to a user.
+    """
+
+    def __init__(self) -> None:
+        self._held: str | None = None
+        self._dropping = False
+
+    def pass_on(self, line: str) -> list[str]:
+        """Give the lines to show now that `line` has come; a rule waits until the line after it is known."""
+        held, self._held = self._held, None
+        if self._dropping:
+            self._dropping = not _RULE.match(line)
+            return []
+        if held is not None and _UNTESTED.match(line):
+            self._dropping = True
+            return []
+        shown = [] if held is None else [held]
+        if _RULE.match(line):
+            self._held = line
+        elif not _HARMLESS.search(line):
+            shown.append(line)
+        return shown
+
+    def rest(self) -> list[str]:
+        """Give what is still held back when the stream ends."""
+        held, self._held = self._held, None
+        return [] if held is None else [held]

@@ -1,0 +1,121 @@
+"""What would fail later, found before a job starts: roles, memory, the run folder."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from mpips.cli.cleanup import SHARED_MEMORY
+from mpips.cli.launch import cores
+from mpips.errors import Error
+from mpips.job import Job
+from mpips.scheduler.view import FEWEST_RANKS, View, assign
+
+DEFAULT_RANKS = 8
+
+
+class ArenaError(Error, MemoryError):
+    """The arenas that the job file asks for do not fit this machine."""
+
+
+class RunFolderError(Error, OSError):
+    """The run folder can't be used."""
+
+
+def number_of_ranks(job: Job) -> int:
+    """The ranks a job takes: what its roles need, or as many as make sense here for the roles left open."""
+    total = job.roles.total()
+    if total is not None:
+        return total
+    if "SLURM_NTASKS" in os.environ:
+        return int(os.environ["SLURM_NTASKS"])
+    roles = job.roles
+    least = 1 + (roles.servers or 1) + (roles.data_servers or 0) + (roles.workers or 1) + (roles.spares or 0)
+    return max(least, FEWEST_RANKS, min(cores() + 1, DEFAULT_RANKS))
+
+
+def check_roles(job: Job, ranks: int) -> View:
+    """Give every rank its role.
+
+    Raises
+    ------
+    RolesError
+        when there are more roles than ranks.
+    """
+    return assign([0] * ranks, job.roles)
+
+
+def check_memory(job: Job, view: View) -> None:
+    """See whether the arenas of all ranks fit this host's shared memory and free memory.
+
+    Raises
+    ------
+    ArenaError
+        naming what is asked for and what is there.
+    """
+    sizes = ((job.memory.server, view.servers), (job.memory.data_server, view.data_servers))
+    wanted = sum((size or 0) * len(ranks) for size, ranks in (*sizes, (job.memory.worker, view.workers)))
+    places = [("memory", psutil.virtual_memory().available, "start fewer ranks or use more nodes")]
+    if SHARED_MEMORY.is_dir():
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        places.insert(0, (str(SHARED_MEMORY), free, f"enlarge it: mount -o remount,size=... {SHARED_MEMORY}"))
+    for place, free, remedy in places:
+        if wanted > free:
+            raise ArenaError(
+                f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {place} has {free / 1e6:,.0f} MB free: "
+                f"lower [memory], or {remedy}"
+            )
+
+
+class RunFolder:
+    """The run folder, held by one `mpips run` at a time and freed of what an earlier run said about itself.
+
+    Parameters
+    ----------
+    job : the job that will run.
+
+    Raises
+    ------
+    RunFolderError
+        when it can't be made or written, or another job runs in it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.path = job.run_folder
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._take()
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+            for name in ("result.json", "ranks.json", "metrics.jsonl"):
+                self.file(name).unlink(missing_ok=True)
+        except OSError as error:
+            if isinstance(error, RunFolderError):
+                raise
+            remedy = "choose another by checkpoint.folder"
+            raise RunFolderError(f"{self.path}: can't be the run folder: {error.strerror}: {remedy}") from None
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise RunFolderError(
+                f"{self.path}: another job runs in this folder: wait for its end, or set checkpoint.folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+
+    def file(self, name: str) -> Path:
+        """A file in the folder."""
+        return self.path / name
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        with contextlib.suppress(OSError):
+            os.close(self._lock)

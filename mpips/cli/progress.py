@@ -1,0 +1,164 @@
+"""The progress of a job, from its `metrics.jsonl`: one live line on a terminal, else a plain line now and then."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+
+PLAIN_EVERY = 2.0
+Event = dict[str, Any]
+
+
+class Metrics:
+    """Reads the events that a job appends to its `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def new(self) -> Iterator[Event]:
+        """Yield the events since the last call; a line that is not complete yet waits for the next."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._at += len(line)
+                    try:
+                        event = msgspec.json.decode(line)
+                    except msgspec.DecodeError:
+                        continue
+                    if isinstance(event, dict):
+                        yield event
+        except FileNotFoundError:
+            return
+
+
+class Progress:
+    """Shows events and the ranks' own output. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._spinner = Spinner("dots", text="starting")
+        live = Live(self._spinner, console=console, transient=True, refresh_per_second=8)
+        self._live = live if console.is_terminal else None
+        self._next_line = 0.0
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, text: str) -> None:
+        """Say what goes on now, on the live line or on one of its own."""
+        if self._live is not None:
+            self._spinner.update(text=escape(text))
+        else:
+            self.say(text)
+
+    def show_all(self, events: Iterable[Event]) -> None:
+        """Show events of the job."""
+        for event in events:
+            self.show(event)
+
+    def show(self, event: Event) -> None:
+        """Show an event of the job."""
+        if event.get("event") in ("progress", "epoch"):
+            now = time.monotonic()
+            if self._live is not None or now >= self._next_line:
+                self._next_line = now + PLAIN_EVERY
+                self.stage(_progress(event))
+            return
+        if event.get("event") == "stopping":
+            self.stage(f"stopping: {event.get('reason')}")
+            return
+        text = _describe(event)
+        if text:
+            self.say(text)
+
+
+def _progress(event: Event) -> str:
+    of = f"/{event['epochs']}" if "epochs" in event else " done"
+    parts = [f"epoch {event.get('epoch', 0)}{of}", f"{event.get('examples', 0):,} examples"]
+    if event.get("examples_per_second"):
+        parts.append(f"{_thousands(event['examples_per_second'])} examples/s")
+    if event.get("loss") is not None:
+        parts.append(f"loss {event['loss']:.4f}")
+    loads = list((event.get("servers") or {}).values())
+    if loads:
+        parts.append("servers " + " ".join(f"{load:.0%}" for load in loads[:8]) + (" …" if len(loads) > 8 else ""))
+    return " · ".join(parts)
+
+
+def _describe(event: Event) -> str | None:
+    match event.get("event"):
+        case "start":
+            return f"started: {event.get('ranks', '?')} ranks"
+        case "evaluation":
+            return f"epoch {event.get('epoch', '?')}: {_metrics(event, ('time', 'event', 'epoch'))}"
+        case "checkpoint":
+            return f"checkpoint: generation {event.get('generation')} in {event.get('seconds', 0):.1f} s"
+        case "checkpoint failed":
+            return f"checkpoint failed: {event.get('error')}"
+        case "lost":
+            return f"lost rank {event.get('rank')}, a {event.get('role')}"
+        case "note":
+            return str(event.get("text", ""))
+        case _:
+            return None
+
+
+def _metrics(values: Event, without: tuple[str, ...] = ()) -> str:
+    return " · ".join(f"{name} {shown(value)}" for name, value in values.items() if name not in without)
+
+
+def shown(value: Any) -> str:
+    """A number as people read it: few digits, thousands apart."""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _thousands(value: float) -> str:
+    for limit, unit in ((1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:.2f}{unit}"
+    return f"{value:.0f}"
+
+
+def summary(result: dict[str, Any], folder: Path) -> Table:
+    """The short table at the end of a job, from its `result.json`."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("exit", escape(str(result.get("exit"))))
+    for name, value in (result.get("metrics") or {}).items():
+        table.add_row(escape(name), escape(shown(value)))
+    if result.get("seconds") is not None:
+        table.add_row("seconds", f"{result['seconds']:.1f}")
+    if result.get("examples_per_second"):
+        table.add_row("examples/s", f"{_thousands(result['examples_per_second'])}")
+    roles = result.get("roles") or {}
+    if roles:
+        table.add_row("roles", escape(", ".join(_counted(role, count) for role, count in roles.items() if count)))
+    table.add_row("run folder", escape(str(folder)))
+    return table
+
+
+def _counted(role: str, count: int) -> str:
+    name = role.replace("_", " ")
+    return f"{count} {name.removesuffix('s') if count == 1 else name}"

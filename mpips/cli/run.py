@@ -1,0 +1,188 @@
+"""`mpips run`: check, start, show, judge, clean up."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from mpips.cli.cleanup import Keeper, Scratch, die_with_parent, sweep
+from mpips.cli.launch import command, environment, find, several_hosts
+from mpips.cli.output import Output
+from mpips.cli.preflight import RunFolder, check_memory, check_roles, number_of_ranks
+from mpips.cli.progress import Metrics, Progress, summary
+from mpips.job import load
+
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mpips")
+TICK = 0.1
+STOP_PATIENCE = 120.0
+END_PATIENCE = 5.0
+ORPHAN_PATIENCE = 3.0
+TERMINATE_PATIENCE = 3.0
+
+
+def run_job(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    ranks: int | None,
+    resume: bool,
+    hosts: str | None,
+    extra: Sequence[str],
+) -> int:
+    """Run a job from its file to its end.
+
+    Parameters
+    ----------
+    path : the job file.
+    overrides : ``a.b=value`` each.
+    ranks : number of ranks, or None for what the roles need.
+    resume : whether to go on from the last checkpoint.
+    hosts : ``host:slots,…`` or None.
+    extra : more arguments of mpirun.
+
+    Returns
+    -------
+    int
+        0 when `result.json` says "finished", 128 + the signal's number when a signal ended the job, else 1.
+
+    Raises
+    ------
+    Error
+        for whatever is wrong before the job starts.
+    """
+    console = Console()
+    job = load(path, overrides)
+    ranks = ranks or number_of_ranks(job)
+    view = check_roles(job, ranks)
+    launcher = find()
+    if not several_hosts(hosts):
+        check_memory(job, view)
+    folder = RunFolder(job)
+    sweep()
+    scratch = Scratch()
+    keeper = Keeper(scratch)
+    program = [*PROGRAM, str(path)]
+    for item in overrides:
+        program += ["--set", item]
+    line = command(launcher, program + ["--resume"] * resume, ranks=ranks, hosts=hosts, extra=extra, scratch=scratch)
+    try:
+        with Progress(console) as progress:
+            progress.stage(f"starting {ranks} ranks")
+            run = _Run(folder, scratch, progress)
+            code = run.follow(line, environment(ranks, hosts, scratch))
+    finally:
+        scratch.clear()
+        folder.release()
+        keeper.dismiss()
+    result = _result(folder.path, code, bool(run.signals))
+    console.print(summary(result, folder.path))
+    if result.get("exit") == "finished":
+        return 0
+    print(f"mpips: {path}: {result.get('exit')}: {result.get('reason')}", file=sys.stderr)  # noqa: T201
+    return 128 + run.signals[0] if run.signals else 1
+
+
+class _Run:
+    """A job on its way: its launcher's process, and what the user has asked of it meanwhile."""
+
+    def __init__(self, folder: RunFolder, scratch: Scratch, progress: Progress) -> None:
+        self.folder = folder
+        self.scratch = scratch
+        self.progress = progress
+        self.signals: list[int] = []
+        self.heeded = 0
+        self.deadline = float("inf")
+
+    def follow(self, line: list[str], environment: dict[str, str]) -> int:
+        """Start the job and stay with it until nothing of it is left; mpirun's exit code, which proves nothing."""
+        metrics = Metrics(self.folder.file("metrics.jsonl"))
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            process = subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+            with process, Output(process, self.progress.say) as output:
+                try:
+                    while process.poll() is None and self._goes_on(process):
+                        output.pass_on(TICK)
+                        events = list(metrics.new())
+                        if any(event.get("event") == "start" for event in events):
+                            self.scratch.note_shared_memory()
+                        self.progress.show_all(events)
+                    self._end(process)
+                finally:
+                    self.scratch.end()
+                    process.wait()
+                output.pass_on(0.0)
+                self.progress.show_all(metrics.new())
+            return process.returncode
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signals.append(number)
+
+    def _goes_on(self, process: subprocess.Popen[bytes]) -> bool:
+        """Heed signals and deadlines; False when the job has to be ended by force."""
+        now = time.monotonic()
+        if len(self.signals) > self.heeded:
+            first = self.heeded == 0
+            self.heeded = len(self.signals)
+            if not first or not self.folder.file("ranks.json").exists():
+                self.progress.say("ending the job at once")
+                return False
+            name = signal.Signals(self.signals[0]).name
+            self.progress.say(f"{name}: stopping with a checkpoint; once more to end the job at once")
+            process.send_signal(signal.SIGUSR1)
+            self.deadline = min(self.deadline, now + STOP_PATIENCE)
+        if self.deadline == float("inf") and self.folder.file("result.json").exists():
+            self.deadline = now + END_PATIENCE
+        if now > self.deadline:
+            if not self.folder.file("result.json").exists():
+                self.progress.say(f"the job has not stopped for {STOP_PATIENCE:.0f} s: ending it by force")
+            return False
+        return True
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End what is left: by mpirun, which reaches other hosts, as long as there is one."""
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(TERMINATE_PATIENCE)
+            return
+        # mpirun may leave before ranks that are on their way out
+        killed = self.scratch.end(ORPHAN_PATIENCE)
+        if killed:
+            self.progress.say(f"mpirun was gone; ended {len(killed)} processes that it left")
+
+
+def _ended(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _result(folder: Path, code: int, signalled: bool) -> dict[str, Any]:
+    """What came of the job: `result.json`, or what can be said when there is none."""
+    try:
+        return msgspec.json.decode((folder / "result.json").read_bytes(), type=dict[str, Any])
+    except (FileNotFoundError, msgspec.DecodeError):
+        exit_, reason = "failed", f"the job left no result (mpirun: {_ended(code)})"
+        if signalled:
+            exit_, reason = "interrupted", "the job was ended before it had a result"
+        if any(folder.glob("generation-*.h5")):
+            reason += "; go on from its last checkpoint by --resume"
+        return {"exit": exit_, "reason": reason}

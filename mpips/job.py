@@ -1,0 +1,239 @@
+"""The job file (`inputs/*.toml`): its sections, its defaults, and every mistake in it at once."""
+
+import glob
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from mpips import rule
+from mpips.checkpoint.spec import CheckpointSpec
+from mpips.dataserver.spec import DataSpec
+from mpips.job_source import JobFileError, JobSource
+from mpips.scheduler.view import Roles
+from mpips.schema import Mistake, mistakes, nearest
+from mpips.table import DType, Kind, TableSpec
+
+__all__ = ["Job", "JobFileError", "Size", "TableSection", "load"]
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+
+
+class Size(int):
+    """A number of bytes, written ``"512 MB"``, ``"4 GiB"`` or as a plain number."""
+
+    @classmethod
+    def parse(cls, value: object) -> "Size":
+        """Read a size.
+
+        Raises
+        ------
+        ValueError
+            when `value` is not a size, or not above 0.
+        """
+        text = str(value).upper() if isinstance(value, str | int) else ""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text)
+        if match and match[2] in UNITS:
+            size = cls(float(match[1]) * UNITS[match[2]])
+            if size > 0:
+                return size
+        raise ValueError(f'must be a size above 0 like "512 MB" or "4 GB", got {value!r}')
+
+
+class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[tables.NAME]``: as `mpips.table.TableSpec`, but ``rows`` may be "features", as many as the data have."""
+
+    kind: Kind = "dense"
+    rows: Annotated[int, msgspec.Meta(ge=1)] | Literal["features"]
+    width: Annotated[int, msgspec.Meta(ge=1)] = 1
+    dtype: DType = "float32"
+    rule: dict[str, Any] = msgspec.field(default_factory=lambda: {"name": "add"})
+
+    def spec(self, name: str, features: int, slots: int) -> TableSpec:
+        """The table, once it is known how many features the data have, and how many slots its rule keeps."""
+        return TableSpec(
+            name=name,
+            kind=self.kind,
+            rows=max(1, features) if self.rows == "features" else self.rows,
+            width=self.width,
+            dtype=self.dtype,
+            rule=self.rule,
+            slots=slots,
+        )
+
+
+class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[algorithm]``: what is trained, into which table, for how long."""
+
+    name: Literal["linear"]
+    table: str
+    passes: Annotated[int, msgspec.Meta(ge=1)] = 1
+    evaluate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class ConsistencySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[consistency]``: pushes that a worker may have in flight when it pulls again; 0 is sequential."""
+
+    delay: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class MemorySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[memory]``: bytes of the arena of each role's ranks; None is chosen by the ranks themselves."""
+
+    server: Size | None = None
+    data_server: Size | None = None
+    worker: Size | None = None
+
+
+class FabricSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[fabric]``: how ranks reach each other's memory. ``separate_nodes`` takes every rank for a node of its own."""
+
+    separate_nodes: bool = False
+
+
+class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a job file may say."""
+
+    roles: Roles = Roles()
+    data: DataSpec
+    tables: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], TableSection]
+    algorithm: AlgorithmSection
+    consistency: ConsistencySection = ConsistencySection()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    memory: MemorySection = MemorySection()
+    fabric: FabricSection = FabricSection()
+    python: str | None = None
+
+
+class Job(Sections, frozen=True, kw_only=True):
+    """A job file that was read and found good, with the overrides of the command line in it.
+
+    Parameters
+    ----------
+    path : Path
+        The job file.
+    text : str
+        Its text, as it stands in the file.
+    overrides : tuple of str
+        What ``--set`` changed, as ``a.b=value``.
+    """
+
+    path: Path
+    text: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> Path:
+        """The folder of the job file; paths of data and Python files in it are relative to this."""
+        return self.path.resolve().parent
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the results and the checkpoint go, absolute; a relative one starts from the current folder."""
+        return Path(self.checkpoint.folder or Path("checkpoints", self.path.stem)).absolute()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    """Read a job file, run its Python file, and check all that can be checked without the other ranks.
+
+    Parameters
+    ----------
+    path : path of the TOML file.
+    overrides : ``a.b=value`` each; the value is TOML, or else a plain text.
+
+    Raises
+    ------
+    JobFileError
+        with every mistake in the file and the overrides.
+    """
+    path = Path(path)
+    source = JobSource(path, overrides)
+    found = list(mistakes(Sections, source.content, _hook))
+    wrong = {mistake.path[0] for mistake in found if mistake.path}
+    found += _names(source.content)
+    found += _files(path.resolve().parent, source.content, wrong)
+    if found or source.refused:
+        raise JobFileError(source.refused + source.report(found))
+    sections = msgspec.convert(source.content, Sections, dec_hook=_hook)
+    fields = {name: getattr(sections, name) for name in sections.__struct_fields__}
+    return Job(**fields, path=path, text=source.text, overrides=tuple(overrides))
+
+
+def _hook(kind: type, value: Any) -> Any:
+    if kind is Size:
+        return Size.parse(value)
+    raise NotImplementedError(kind)
+
+
+def _names(content: dict[str, Any]) -> Iterator[Mistake]:
+    """Names that must be those of something else in the file."""
+    tables, algorithm = content.get("tables"), content.get("algorithm")
+    if isinstance(tables, dict) and isinstance(algorithm, dict):
+        table = algorithm.get("table")
+        if isinstance(table, str) and table not in tables:
+            yield Mistake(("algorithm", "table"), f'there is no table "{table}"; {nearest(table, tables)}')
+
+
+def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:
+    """The data, the Python file, and the update rules, some of which that may define."""
+    if "data" in content and "data" not in wrong:
+        data = msgspec.convert(content["data"], DataSpec, dec_hook=_hook)
+        for name in ("files", "test_files"):
+            for index, pattern in enumerate(getattr(data, name)):
+                yield from (Mistake(("data", name, index), text) for text in _unreadable(base, pattern))
+    if isinstance(content.get("python"), str):
+        trouble = _run_python(base / content["python"])
+        if trouble is not None:
+            yield Mistake(("python",), trouble)
+            return
+    tables = content.get("tables")
+    for name, section in tables.items() if isinstance(tables, dict) else ():
+        if isinstance(section, dict) and isinstance(section.get("rule"), dict):
+            try:
+                rule.make(section["rule"])
+            except rule.RuleError as error:
+                yield Mistake(("tables", name, "rule"), str(error))
+
+
+def _unreadable(base: Path, pattern: str) -> Iterator[str]:
+    """What keeps the files of a pattern from being read."""
+    found = glob.glob(pattern, root_dir=base, recursive=True) if glob.has_magic(pattern) else [pattern]
+    if not found:
+        yield f'no file matches "{pattern}" in {base}'
+    for name in sorted(found):
+        try:
+            with open(base / name, "rb") as file:
+                if not file.read(1):
+                    yield f"{name} is empty"
+        except OSError as error:
+            yield f"{base / name} can't be read: {error.strerror}"
+
+
+def _run_python(path: Path) -> str | None:
+    """Run the job's Python file, once in a process: what it defines registers itself. Returns what went wrong."""
+    name = "mpips_job_" + re.sub(r"\W", "_", os.path.realpath(path))
+    if name in sys.modules:
+        return None
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        return f"{path} is not a Python file: its name must end with .py"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        del sys.modules[name]
+        if isinstance(error, OSError) and error.filename == str(path):
+            return f"{path} can't be read: {error.strerror}"
+        own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = own[-1] if own else getattr(error, "lineno", None)
+        return f"{path}:{line}: {type(error).__name__}: {error}"
+    return None

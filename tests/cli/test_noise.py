@@ -1,0 +1,45 @@
+"""Open MPI's harmless messages are taken out, and nothing else."""
+
+from mpips.cli.noise import NoiseFilter
+
+RULE = "-" * 74
+UNTESTED = [
+    RULE,
+    "WARNING: The selected 'osc' module 'sm' is not tested for post-failure",
+    "operation, yet you have requested support for fault tolerance.",
+    "failure scenarios: {}",
+    RULE,
+]
+
+
+def through(*lines: str) -> list[str]:
+    noise = NoiseFilter()
+    return [shown for line in lines for shown in noise.pass_on(line)] + noise.rest()
+
+
+def test_block_about_untested_windows_is_dropped() -> None:
+    assert through("before", *UNTESTED, "after") == ["before", "after"]
+
+
+def test_other_blocks_between_rules_are_kept() -> None:
+    block = [RULE, "There are not enough slots available in the system", RULE, "after"]
+    assert through(*block) == block
+
+
+def test_block_after_a_dropped_one_is_kept() -> None:
+    block = [RULE, "mpirun noticed that process rank 1 exited on signal 9", RULE]
+    assert through(*UNTESTED, *block) == block
+
+
+def test_rule_at_the_end_is_kept() -> None:
+    assert through("text", RULE) == ["text", RULE]
+
+
+def test_single_harmless_lines_are_dropped() -> None:
+    assert through(
+        "[vm:1] NBC_Progress: an error 75 was found during schedule 0x1 at round-level 0",
+        "[vm:1] 3 more processes have sent help message help-mpi-ft.txt / module:untested:failundef",
+        "[vm:1] 1 more process has sent help message help-mpi-ft.txt / module:untested:failundef",
+        '[vm:1] Set MCA parameter "orte_base_help_aggregate" to 0 to see all help / error messages',
+        "a line of a rank",
+    ) == ["a line of a rank"]

@@ -1,0 +1,241 @@
+"""The job file: what is read from it, and what is said about every mistake in it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mpips.job import Job, JobFileError, Size, load
+
+GOOD = """\
+[roles]
+servers = 1
+
+[data]
+format = "csv"
+files = ["flights.csv", "more*.csv"]
+label = "arr_delay > 15"
+test = { every = 5, offset = 4 }
+[data.features]
+keys = { hash_bits = 22 }
+fields = ["carrier", ["carrier", "flight"]]
+
+[tables.w]
+rows = "features"
+rule = { name = "ftrl", alpha = 0.1 }
+
+[algorithm]
+name = "linear"
+table = "w"
+passes = 10
+"""
+LINES = GOOD.splitlines()
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(LINES, 1) if line.startswith(text))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("flights.csv", "more1.csv"):
+        (tmp_path / name).write_text("carrier,flight,arr_delay\nUA,1,3\n")
+    return tmp_path
+
+
+def job_of(text: str, *overrides: str) -> Job:
+    Path("x.toml").write_text(text)
+    return load("x.toml", overrides)
+
+
+def mistakes_of(text: str, *overrides: str) -> list[str]:
+    with pytest.raises(JobFileError) as caught:
+        job_of(text, *overrides)
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+    return caught.value.mistakes
+
+
+def test_good_file_is_read_with_its_defaults(folder: Path) -> None:
+    job = job_of(GOOD)
+    assert job.roles.servers == 1
+    assert job.roles.workers is None
+    assert job.data.files == ("flights.csv", "more*.csv")
+    assert job.algorithm.passes == 10
+    assert job.consistency.delay == 0
+    assert job.base == folder
+    assert job.text == GOOD
+    assert job.run_folder == folder / "checkpoints" / "x"
+
+
+@pytest.mark.usefixtures("folder")
+def test_table_takes_its_rows_from_the_data() -> None:
+    table = job_of(GOOD).tables["w"].spec("w", 1234, 2)
+    assert (table.name, table.rows, table.slots) == ("w", 1234, 2)
+    assert job_of(GOOD, "tables.w.rows=7").tables["w"].spec("w", 1234, 2).rows == 7
+
+
+def test_run_folder_is_relative_to_the_current_folder(folder: Path) -> None:
+    assert job_of(GOOD, "checkpoint.folder=here/run").run_folder == folder / "here" / "run"
+    assert job_of(GOOD, "checkpoint.folder=/there").run_folder == Path("/there")
+
+
+def test_data_are_relative_to_the_job_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (folder / "x.toml").write_text(GOOD)
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert load(folder / "x.toml").base == folder
+
+
+@pytest.mark.usefixtures("folder")
+class TestMistakes:
+    def test_unknown_key_is_placed_and_the_nearest_named(self) -> None:
+        text = GOOD.replace("rule =", "rul =")
+        assert mistakes_of(text) == [f'x.toml:{line_of("rule")}: tables.w.rul: unknown key; did you mean "rule"?']
+
+    def test_every_mistake_is_reported_at_once_in_the_files_order(self) -> None:
+        text = (
+            GOOD.replace("servers = 1", "servers = 0")
+            .replace('"arr_delay', '5 # "')
+            .replace("22", "99")
+            .replace('"ftrl"', '"frtl"')
+            .replace('table = "w"', 'table = "v"')
+            .replace("passes", "pases")
+        )
+        assert mistakes_of(text) == [
+            "x.toml:2: roles.servers: must be a whole number ≥ 1, got 0",
+            "x.toml:7: data.label: must be a text of length ≥ 1, got 5",
+            "x.toml:10: data.features.keys.hash_bits: must be a whole number ≥ 1 and ≤ 63, got 99",
+            'x.toml:15: tables.w.rule: update rule "frtl" does not exist; did you mean "ftrl"?',
+            'x.toml:19: algorithm.table: there is no table "v"; valid here: w',
+            'x.toml:20: algorithm.pases: unknown key; did you mean "passes"?',
+        ]
+
+    def test_missing_key_is_placed_at_its_table(self) -> None:
+        text = GOOD.replace('rows = "features"', "")
+        expected = 'tables.w.rows: is missing; it must be a whole number ≥ 1 or "features"'
+        assert mistakes_of(text) == [f"x.toml:{line_of('[tables.w]')}: {expected}"]
+
+    def test_missing_section_is_named(self) -> None:
+        text = GOOD[: GOOD.index("[algorithm]")]
+        assert mistakes_of(text) == ["x.toml: algorithm: is missing; it must be a table"]
+
+    def test_misspelt_word_of_a_choice_gets_the_nearest(self) -> None:
+        text = GOOD.replace('"csv"', '"cvs"', 1)
+        assert mistakes_of(text) == ['x.toml:5: data.format: unknown name "cvs"; did you mean "csv"?']
+
+    def test_element_of_an_array_over_several_lines_is_placed(self) -> None:
+        text = GOOD.replace('["carrier", ["carrier", "flight"]]', '[\n  "carrier",\n\n  ["carrier", 7],\n]')
+        assert mistakes_of(text) == ["x.toml:14: data.features.fields[1][1]: must be a text of length ≥ 1, got 7"]
+
+    def test_rule_of_a_whole_section_is_checked(self) -> None:
+        text = GOOD.replace("offset = 4", "offset = 5")
+        (mistake,) = mistakes_of(text)
+        assert mistake.startswith("x.toml:8: data.test: offset must be below every")
+
+    def test_not_a_number_is_refused(self) -> None:
+        assert mistakes_of(GOOD, "checkpoint.every=nan") == [
+            "--set checkpoint.every=nan: checkpoint.every: must not be nan"
+        ]
+
+    def test_text_that_is_not_toml_is_placed(self) -> None:
+        assert mistakes_of(GOOD + "a = = 3\n") == ["x.toml:21: not TOML: Invalid value"]
+        (mistake,) = mistakes_of(GOOD + "a = [1,\n")
+        assert mistake.startswith("x.toml:2")
+
+    def test_files_that_are_missing_empty_or_unmatched_are_named(self, folder: Path) -> None:
+        Path("more2.csv").write_text("")
+        text = GOOD.replace('"flights.csv"', '"flihts.csv", "other*.csv"')
+        assert mistakes_of(text) == [
+            f"x.toml:6: data.files[0]: {folder}/flihts.csv can't be read: No such file or directory",
+            f'x.toml:6: data.files[1]: no file matches "other*.csv" in {folder}',
+            "x.toml:6: data.files[2]: more2.csv is empty",
+        ]
+
+    def test_job_file_that_is_missing_is_said_with_the_nearest(self) -> None:
+        Path("flights.toml").write_text("")
+        with pytest.raises(JobFileError, match=r'fligths\.toml: there is no such.*did you mean "flights\.toml"'):
+            load("fligths.toml")
+
+    def test_job_file_that_is_not_text_is_refused(self) -> None:
+        Path("x.toml").write_bytes(b"\x1f\x8b\xff\x00")
+        with pytest.raises(JobFileError, match="is not UTF-8"):
+            load("x.toml")
+
+
+@pytest.mark.usefixtures("folder")
+class TestOverrides:
+    def test_value_is_toml_or_else_a_text(self) -> None:
+        job = job_of(
+            GOOD, "roles.workers=2", "data.files=['flights.csv']", "checkpoint.folder=my/run", "checkpoint.every=1.5"
+        )
+        assert job.roles.workers == 2
+        assert job.data.files == ("flights.csv",)
+        assert job.checkpoint.folder == "my/run"
+        assert job.checkpoint.every == 1.5
+        assert job.overrides[0] == "roles.workers=2"
+
+    def test_later_one_wins(self) -> None:
+        assert job_of(GOOD, "algorithm.passes=2", "algorithm.passes=3").algorithm.passes == 3
+
+    def test_mistake_in_it_is_placed_there(self) -> None:
+        overrides = ["roles.wrkers=2", "tables.v.kind='sparse'", "tables.w.rul.a=1"]
+        found = mistakes_of(GOOD.replace("passes", "pases"), *overrides)
+        assert found == [
+            '--set roles.wrkers=2: roles.wrkers: unknown key; did you mean "workers"?',
+            '--set tables.w.rul.a=1: tables.w.rul: unknown key; did you mean "rule"?',
+            "--set tables.v.kind='sparse': tables.v.rows: is missing; it must be a whole number ≥ 1 or \"features\"",
+            'x.toml:20: algorithm.pases: unknown key; did you mean "passes"?',
+        ]
+
+    @pytest.mark.parametrize("text", ["roles", "=3", "a..b=1", "a b=1", "a=1\nb=2=3"])
+    def test_text_that_is_no_key_and_value_is_refused(self, text: str) -> None:
+        assert any(text in mistake for mistake in mistakes_of(GOOD, text))
+
+    def test_value_inside_something_that_is_no_table_is_refused(self) -> None:
+        (mistake,) = mistakes_of(GOOD, "algorithm.passes.x=1")
+        assert mistake == "--set algorithm.passes.x=1: algorithm.passes is not a table"
+
+
+@pytest.mark.usefixtures("folder")
+class TestPythonFile:
+    RULE = "import mpips\nfrom typing import NamedTuple\nfrom mpips.rule import update_rule\n" + (
+        "class Twice(NamedTuple):\n    rate: float = 2.0\n@update_rule(Twice)\n"
+        "def twice(rule, value, update, state):\n    return value + rule.rate * update\n"
+    )
+
+    def test_rules_that_it_registers_can_be_used(self) -> None:
+        Path("rules.py").write_text(self.RULE)
+        text = 'python = "rules.py"\n' + GOOD.replace('"ftrl", alpha', '"twice", rate')
+        assert job_of(text).tables["w"].rule == {"name": "twice", "rate": 0.1}
+
+    def test_error_in_it_is_placed(self, folder: Path) -> None:
+        Path("wrong.py").write_text("a = 1\nb = a / 0\n")
+        text = 'python = "wrong.py"\n' + GOOD
+        assert mistakes_of(text) == [f"x.toml:1: python: {folder}/wrong.py:2: ZeroDivisionError: division by zero"]
+
+    def test_file_that_is_missing_is_said(self, folder: Path) -> None:
+        text = 'python = "none.py"\n' + GOOD
+        assert mistakes_of(text) == [f"x.toml:1: python: {folder}/none.py can't be read: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512 MB", 512_000_000), ("4GB", 4_000_000_000), ("1.5 KiB", 1536), ("2 GiB", 2**31), ("64", 64), (4096, 4096)],
+)
+def test_size_is_read_in_bytes(text: object, size: int) -> None:
+    assert Size.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1 MB", "0", "3 XB", 1.5, True, None])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="must be a size"):
+        Size.parse(text)
+
+
+@pytest.mark.parametrize("name", ["flights-lr.toml", "libsvm-lr.toml"])
+def test_shipped_job_files_are_good(tmp_path: Path, name: str) -> None:
+    text = (Path(__file__).parent.parent / "inputs" / name).read_text()
+    (tmp_path / name).write_text(text)
+    data = tmp_path / "rows"
+    data.write_text("0 1:1\n")
+    assert load(tmp_path / name, [f"data.files=['{data}']"]).algorithm.name == "linear"
