@@ -63,6 +63,7 @@ class Fabric(ABC):
         self.waiting = ""
         self.busy_seconds = 0.0
         self.on_lost: Callable[[int], None] | None = None
+        self._as: dict[str, np.ndarray[Any, Any]] = {}
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
         self._own: deque[Message] = deque()
@@ -150,6 +151,17 @@ class Fabric(ABC):
         if base is None:
             raise Error(f"rank {rank} is on another node than rank {self.rank}: its arena can't be viewed")
         return self.memory[base + offset : base + offset + size]
+
+    def values(self, rank: int, offset: int, count: int, dtype: str) -> np.ndarray[Any, Any]:
+        """The same as (count,) values of a dtype; `offset` is a multiple of its size."""
+        base = self.place(rank)
+        if base is None:
+            raise Error(f"rank {rank} is on another node than rank {self.rank}: its arena can't be viewed")
+        memory = self._as.get(dtype)
+        if memory is None:
+            memory = self._as[dtype] = self.memory.view(dtype)
+        first = (base + offset) // memory.itemsize
+        return memory[first : first + count]
 
     def fetch(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
         """Copy bytes of any arena into `out`, then call `then`; at once on this node, else from `progress`."""

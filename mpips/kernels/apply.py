@@ -11,10 +11,10 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from mpips.kernels.fence import release
-from mpips.kernels.hashing import mix64
 from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block_of
-from mpips.kernels.sparse import find, is_full, occupy
+from mpips.kernels.memory import prefetch, release
+from mpips.kernels.partition import shard_of
+from mpips.kernels.sparse import AHEAD, fetch, find, is_full, occupy
 from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Sgd
 
 
@@ -92,65 +92,66 @@ def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
 
     Returns how many were applied: all, unless a shard is not held here.
     """
-    current = np.int64(-1)
-    header = values = states = np.int64(0)
     mask = np.uint64((np.int64(1) << bits) - 1)
-    for i in range(keys.size):
+    i = 0
+    while i < keys.size:
         shard = np.int64(keys[i] >> np.uint64(bits))
-        if shard != current:
-            if current >= 0:
-                release()
-                words[header + VERSION] += 1
-            current = np.int64(-1)
-            header = headers + shard * WORDS
-            if words[header + LOCATION] == 0:
-                return i
-            current = shard
-            words[header + VERSION] += 1
-            release()
-            values = block_of(words[header + LOCATION]) // cells.itemsize
-            states = values + (np.int64(width) << bits)
-        row = np.int64(keys[i] & mask) * width
-        for j in range(width):
-            at = values + row + j
-            held = states + (row + j) * slots
-            cells[at] = step(rule, cells[at], updates[i, j], cells[held : held + slots])
-    if current >= 0:
+        header = headers + shard * WORDS
+        if words[header + LOCATION] == 0:
+            return i
+        end = i + np.searchsorted(keys[i:], np.uint64(shard + 1) << np.uint64(bits))
+        values = block_of(words[header + LOCATION]) // cells.itemsize
+        states = values + (np.int64(width) << bits)
+        words[header + VERSION] += 1
+        release()
+        for k in range(i, end):
+            if k + AHEAD < end:
+                ahead = np.int64(keys[k + AHEAD] & mask) * width
+                prefetch(cells, values + ahead)
+                if slots > 0:
+                    prefetch(cells, states + ahead * slots)
+            row = np.int64(keys[k] & mask) * width
+            for j in range(width):
+                at = values + row + j
+                held = states + (row + j) * slots
+                cells[at] = step(rule, cells[at], updates[k, j], cells[held : held + slots])
         release()
         words[header + VERSION] += 1
+        i = end
     return keys.size
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots, start):  # type: ignore[no-untyped-def]
+def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots, stride, start):  # type: ignore[no-untyped-def]
     """The same for a sparse table, whose new keys are inserted; stops, and returns where, at a shard that must grow first,
     or that is not held here.
     """
     ratio = 8 // cells.itemsize
     for i in range(start, keys.size):
-        header = headers + np.int64(mix64(keys[i]) >> np.uint64(64 - bits)) * WORDS
+        if i + AHEAD < keys.size:
+            fetch(words, headers + shard_of(keys[i + AHEAD], False, bits) * WORDS, 0, stride, keys[i + AHEAD])
+        header = headers + shard_of(keys[i], False, bits) * WORDS
         where = words[header + LOCATION]
         if where == 0:
             return i
         block, block_bits = block_of(where) >> 3, bits_of(where)
-        capacity = np.int64(1) << block_bits
-        slot = find(words, block, block_bits, keys[i])
-        fresh = slot < 0
+        row = find(words, block, block_bits, stride, keys[i])
+        fresh = row < 0
         if fresh:
             if is_full(words, header):
                 return i
-            slot = -1 - slot
-        values = (block + capacity + 1) * ratio
-        states = values + (capacity + 1) * width
+            row = -1 - row
+        values = (block + row * stride + 1) * ratio
+        states = values + width
         words[header + VERSION] += 1
         release()
         for j in range(width):
-            at = values + slot * width + j
-            held = states + (slot * width + j) * slots
+            at = values + j
+            held = states + j * slots
             cells[at] = step(rule, cells[at], updates[i, j], cells[held : held + slots])
         if fresh:
             words[header + COUNT] += 1
-            occupy(words, block, block_bits, slot, keys[i])
+            occupy(words, block, block_bits, stride, row, keys[i])
         release()
         words[header + VERSION] += 1
     return keys.size

@@ -7,57 +7,67 @@ holds, for each shard, the word of its header and the byte offset of its server'
 import numpy as np
 from numba import njit
 
-from mpips.kernels.fence import acquire
-from mpips.kernels.hashing import mix64
 from mpips.kernels.header import LOCATION, VERSION, bits_of, block_of
-from mpips.kernels.sparse import find
+from mpips.kernels.memory import acquire
+from mpips.kernels.partition import shard_of
+from mpips.kernels.sparse import AHEAD, fetch, find
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def gather_dense(words, cells, places, bits, width, keys, out):  # type: ignore[no-untyped-def]
-    """Copy the rows `keys` (n,) of a dense table into `out` (n, width); keys whose shard is not on this node are left."""
+    """Copy the rows `keys` (n,) of a dense table into `out` (n·width,); keys whose shard is not on this node are left.
+
+    The inner loop is as plain as can be: many loads are then under way at once.
+    """
     mask = np.uint64((np.int64(1) << bits) - 1)
-    current = np.int64(-1)
-    values = np.int64(-1)
-    for i in range(keys.size):
-        shard = np.int64(keys[i] >> np.uint64(bits))
-        if shard != current:
-            current = shard
-            header = places[shard, 0]
-            values = np.int64(-1)
-            if header >= 0:
-                values = (places[shard, 1] + block_of(words[header + LOCATION])) // cells.itemsize
-        if values >= 0:
-            row = values + np.int64(keys[i] & mask) * width
-            for j in range(width):
-                out[i, j] = cells[row + j]
+    wide = np.uint64(width)
+    i = 0
+    while i < keys.size:
+        shard = keys[i] >> np.uint64(bits)
+        end = i + np.searchsorted(keys[i:], (shard + np.uint64(1)) << np.uint64(bits))
+        header = places[shard, 0]
+        if header >= 0:
+            first = np.uint64((places[shard, 1] + block_of(words[header + LOCATION])) // cells.itemsize)
+            if width == 1:
+                for k in range(i, end):
+                    out[k] = cells[first + (keys[k] & mask)]
+            else:
+                for k in range(i, end):
+                    row = first + (keys[k] & mask) * wide
+                    for j in range(width):
+                        out[k * width + j] = cells[row + np.uint64(j)]
+        i = end
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def gather_sparse(words, cells, places, bits, width, keys, out):  # type: ignore[no-untyped-def]
-    """Copy the rows of any keys of a sparse table into `out` (n, width), zeros where there is none.
+def gather_sparse(words, cells, places, bits, width, stride, keys, out):  # type: ignore[no-untyped-def]
+    """Copy the rows of any keys of a sparse table into `out` (n·width,), zeros where there is none.
 
     A shard whose block moves meanwhile is noticed by its LOCATION, and the key is looked up again.
     """
     ratio = 8 // cells.itemsize
     for i in range(keys.size):
-        shard = np.int64(mix64(keys[i]) >> np.uint64(64 - bits))
+        if i + AHEAD < keys.size:
+            ahead = shard_of(keys[i + AHEAD], False, bits)
+            if places[ahead, 0] >= 0:
+                fetch(words, places[ahead, 0], places[ahead, 1], stride, keys[i + AHEAD])
+        shard = shard_of(keys[i], False, bits)
         header, base = places[shard, 0], places[shard, 1]
         if header < 0:
             continue
         while True:
             where = words[header + LOCATION]
             acquire()
-            block, block_bits = (base + block_of(where)) >> 3, bits_of(where)
-            slot = find(words, block, block_bits, keys[i])
+            block = (base + block_of(where)) >> 3
+            row = find(words, block, bits_of(where), stride, keys[i])
             acquire()
-            if slot >= 0:
-                row = (block + (np.int64(1) << block_bits) + 1) * ratio + slot * width
+            if row >= 0:
+                first = (block + row * stride + 1) * ratio
                 for j in range(width):
-                    out[i, j] = cells[row + j]
+                    out[i * width + j] = cells[first + j]
             else:
                 for j in range(width):
-                    out[i, j] = 0
+                    out[i * width + j] = 0
             acquire()
             if words[header + LOCATION] == where:
                 break

@@ -8,7 +8,7 @@ column (from 0), and start and stop of the offending text.
 import numpy as np
 from numba import njit
 
-from mpips.comparisons import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL
+from mpips.comparisons import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, NOT_EQUAL
 
 NOT_A_NUMBER, NOT_A_LABEL, NOT_A_PAIR, KEY_TOO_LARGE, REPEATED_KEY = 1, 2, 3, 4, 5
 COLUMN_COUNT, UNCLOSED_QUOTE, AFTER_QUOTE, NOT_AN_INTEGER = 6, 7, 8, 9

@@ -38,6 +38,12 @@ from mpips.table import TableSpec, header_offsets
 REPORT_SECONDS = 1.0
 
 Array = np.ndarray[Any, Any]
+Wanted = tuple[int, int, int, str]  # offset, rows, width, dtype
+
+
+def _rows(flat: Array, width: int) -> Array:
+    """Keys stay (n,); values become (n, width)."""
+    return flat if flat.dtype == np.uint64 else flat.reshape(-1, width)
 
 
 class Server:
@@ -113,13 +119,13 @@ class Server:
 
     def _push_keys(self, source: int, message: PushKeys) -> None:
         spec = self.tables[message.table].spec
-        keys = (message.keys, (message.count,), np.uint64)
-        values = (message.values, (message.count, spec.width), spec.dtype)
+        keys = (message.keys, message.count, 1, "uint64")
+        values = (message.values, message.count, spec.width, spec.dtype)
         self._read(source, [keys, values], lambda read: self._apply(source, message, self.tables[message.table].push, *read))
 
     def _push_range(self, source: int, message: PushRange) -> None:
         shards = self.tables[message.table]
-        values = (message.values, (message.hi - message.lo, shards.spec.width), shards.spec.dtype)
+        values = (message.values, message.hi - message.lo, shards.spec.width, shards.spec.dtype)
         push = partial(shards.push_range, message.lo, message.hi)
         self._read(source, [values], lambda read: self._apply(source, message, push, *read))
 
@@ -135,21 +141,15 @@ class Server:
             self._pushes += 1
         self._fabric.send(source, PushReply(message.time))
 
-    def _read(self, source: int, wanted: list[tuple[int, tuple[int, ...], Any]], then: Callable[[list[Array]], None]) -> None:
+    def _read(self, source: int, wanted: list[Wanted], then: Callable[[list[Array]], None]) -> None:
         """Read arrays from a worker's arena: at once on this node; from another, in the order of its messages."""
         if self._fabric.place(source) is not None:
-            memory = self._fabric.view
-            then(
-                [
-                    memory(source, offset, int(np.prod(shape)) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
-                    for offset, shape, dtype in wanted
-                ]
-            )
+            then([_rows(self._fabric.values(source, at, n * width, dtype), width) for at, n, width, dtype in wanted])
             return
         queue = self._queues.setdefault(source, deque())
 
         def begin(end: Callable[[], None]) -> None:
-            arrays = [np.empty(shape, dtype) for _, shape, dtype in wanted]
+            arrays = [_rows(np.empty(n * width, dtype), width) for _, n, width, dtype in wanted]
             left = [len(arrays)]
 
             def arrived() -> None:
@@ -158,8 +158,8 @@ class Server:
                     then(arrays)
                     end()
 
-            for (offset, _, _), array in zip(wanted, arrays, strict=True):
-                self._fabric.fetch(source, offset, array, arrived)
+            for (at, _, _, _), array in zip(wanted, arrays, strict=True):
+                self._fabric.fetch(source, at, array, arrived)
 
         def end() -> None:
             queue.popleft()
@@ -177,11 +177,11 @@ class Server:
         spec = shards.spec
 
         def answer(read: list[Array]) -> None:
-            values = np.empty((message.count, spec.width), spec.dtype)
+            values = np.zeros((message.count, spec.width), spec.dtype)
             shards.pull(read[0], values)
             self._leave(source, message.time, message.count, [values])
 
-        self._read(source, [(message.keys, (message.count,), np.uint64)], answer)
+        self._read(source, [(message.keys, message.count, 1, "uint64")], answer)
 
     def _pull_scan(self, source: int, message: PullScan) -> None:
         keys, values = self.tables[message.table].scan(message.lo, message.hi)

@@ -16,7 +16,7 @@ from mpips.kernels.partition import shard_of, shard_starts
 from mpips.rule import make
 from mpips.table import HEADER_BYTES, TableSpec
 
-FIRST_BITS = 10
+FEWEST_BITS = 6
 THREADED_ROWS = 1 << 15
 
 Array = np.ndarray[Any, Any]
@@ -52,6 +52,7 @@ class Shards:
         self._loops = loops(self._rule)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
+        self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
         self._growing = Lock()
         self._local = np.empty((spec.shards, 2), np.int64)
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
@@ -69,8 +70,7 @@ class Shards:
                 start = block // 8
                 self._words[start : start + self._dense_bytes() // 8] = 0
             else:
-                rows = self.spec.rows * 4 // 3 // self.spec.shards
-                bits = min(FIRST_BITS, max(4, rows.bit_length())) if rows < 1 << FIRST_BITS else rows.bit_length()
+                bits = max(FEWEST_BITS, (self.spec.rows * 3 // 2 // self.spec.shards).bit_length())
                 block = self._fresh_block(bits)
             self._header(shard)[header.LOCATION] = header.location(block, bits)
             self.held.append(shard)
@@ -84,9 +84,8 @@ class Shards:
         return -(-size // HEADER_BYTES) * HEADER_BYTES
 
     def _fresh_block(self, bits: int) -> int:
-        size = sparse.block_bytes(bits, self.spec.width, self.spec.slots, self.spec.itemsize)
-        block = self._space.allocate(size)
-        sparse.clear(self._words, block // 8, bits, -(-size // 8))
+        block = self._space.allocate(sparse.block_bytes(bits, self._stride))
+        sparse.clear(self._words, block // 8, bits, self._stride)
         return block
 
     def _grow(self, shard: int) -> None:
@@ -94,8 +93,7 @@ class Shards:
         old = int(head[header.LOCATION])
         old_block, bits = (old >> 8) << 6, old & 0xFF
         block = self._fresh_block(bits + 1)
-        width, slots = self.spec.width, self.spec.slots
-        sparse.move(self._words, self._cells, old_block // 8, bits, block // 8, bits + 1, width, slots)
+        sparse.move(self._words, old_block // 8, bits, block // 8, bits + 1, self._stride)
         head[header.LOCATION] = header.location(block, bits + 1)
         self._space.free(old_block)
 
@@ -132,7 +130,7 @@ class Shards:
         while done < keys.size:
             done = self._loops.sparse(
                 self._rule, self._words, self._cells, self._headers, keys, updates,
-                spec.shard_bits, spec.width, spec.slots, done,
+                spec.shard_bits, spec.width, spec.slots, self._stride, done,
             )  # fmt: skip
             if done < keys.size:
                 self._make_room(keys[done])
@@ -177,8 +175,11 @@ class Shards:
 
     def pull(self, keys: Array, out: Array) -> None:
         """Copy the values of keys (n,) into `out` (n, width)."""
-        gather = gather_dense if self.spec.kind == "dense" else gather_sparse
-        gather(self._words, self._cells, self._local, self.spec.shard_bits, self.spec.width, keys, out)
+        spec, flat = self.spec, out.reshape(-1)
+        if spec.kind == "dense":
+            gather_dense(self._words, self._cells, self._local, spec.shard_bits, spec.width, keys, flat)
+        else:
+            gather_sparse(self._words, self._cells, self._local, spec.shard_bits, spec.width, self._stride, keys, flat)
 
     def scan(self, lo: int, hi: int | None) -> tuple[Array, Array]:
         """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no bound."""
@@ -198,7 +199,7 @@ class Shards:
         values = np.empty((count, spec.width), spec.dtype)
         state = np.empty((count, spec.width * spec.slots) if with_state else (0, 0), spec.dtype)
         n = sparse.scan(
-            self._words, self._cells, ((where >> 8) << 6) // 8, where & 0xFF, spec.width, spec.slots,
+            self._words, self._cells, ((where >> 8) << 6) // 8, where & 0xFF, self._stride,
             np.uint64(lo), np.uint64(hi or 0), hi is None, keys, values, state,
         )  # fmt: skip
         shape = (n if with_state else 0, spec.width, spec.slots)
@@ -219,7 +220,7 @@ class Shards:
             done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)
             while done < keys.size:
                 done = sparse.load(
-                    self._words, self._cells, self._headers, keys, values, flat, spec.shard_bits, spec.width, spec.slots, done
+                    self._words, self._cells, self._headers, keys, values, flat, spec.shard_bits, self._stride, done
                 )
                 if done < keys.size:
                     self._make_room(keys[done])

@@ -56,6 +56,15 @@ class Keys:
         self.bounds = bounds
 
 
+def _integers(keys: Any, table: str) -> Array:
+    """A list as an array; NumPy alone would make floats of a list with small and very large integers."""
+    listed = list(keys)
+    wrong = [key for key in listed if not isinstance(key, int | np.integer) or not 0 <= key < 1 << 64]
+    if wrong:
+        raise KeyRangeError(f'table "{table}": keys must be integers from 0 to 2^64 - 1, got {wrong[0]!r}')
+    return np.array(listed, np.uint64)
+
+
 class Table:
     """Made by the worker for every table of the job.
 
@@ -86,6 +95,8 @@ class Table:
         self._tasks = tasks
         self._heads = heads
         self._headers = headers
+        self._itemsize, self._row_bytes = spec.itemsize, spec.row_bytes
+        self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
         self._words = fabric.memory.view(np.int64)
         self._cells = fabric.memory.view(spec.dtype)
         self._own_cells = fabric.arena.view(spec.dtype)
@@ -122,7 +133,7 @@ class Table:
             when they are not sorted, not unique or not in the table.
         """
         spec = self.spec
-        array = np.asarray(keys)
+        array = keys if isinstance(keys, np.ndarray) else _integers(keys, spec.name)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise KeyRangeError(f'table "{spec.name}": keys must be a list of integers, got {array.dtype} {array.shape}')
         if array.dtype.kind == "i" and array.size and array.min() < 0:
@@ -142,17 +153,14 @@ class Table:
         return Keys(array, order, bounds.tolist())
 
     def _key_range(self, keys: range | slice) -> tuple[int, int | None]:
-        lo = keys.start or 0
-        hi = keys.stop
+        end = self.spec.rows if self.spec.kind == "dense" else 1 << 64
+        lo = 0 if keys.start is None else int(keys.start)
+        hi = end if keys.stop is None else int(keys.stop)
         if keys.step not in (None, 1):
             raise KeyRangeError(f'table "{self.name}": a key range has no step, got {keys}')
-        if self.spec.kind == "dense":
-            hi = self.spec.rows if hi is None else hi
-            if not 0 <= lo <= hi <= self.spec.rows:
-                raise KeyRangeError(f'table "{self.name}": range [{lo}, {hi}) is not within [0, {self.spec.rows})')
-        elif hi is not None and hi >= 1 << 64:
-            hi = None
-        return lo, hi
+        if not 0 <= lo <= hi <= end:
+            raise KeyRangeError(f'table "{self.name}": range [{lo}, {hi}) is not within [0, {end})')
+        return lo, None if hi == 1 << 64 else hi
 
     def _shape(self, n: int) -> Shape:
         return (n,) if self.spec.width == 1 else (n, self.spec.width)
@@ -198,10 +206,10 @@ class Table:
         if n == 0:
             task.finish(None)
             return task
-        slot = self._tasks.room(n * (8 + spec.row_bytes))
+        slot = self._tasks.room(n * (8 + self._row_bytes))
         at = slot + 8 * n
         own_keys = self._own_keys[slot >> 3 : (slot >> 3) + n]
-        cells = self._own_cells[at // spec.itemsize : at // spec.itemsize + n * spec.width]
+        cells = self._own_cells[at // self._itemsize : at // self._itemsize + n * spec.width]
         if keys.order.size:
             np.take(keys.array, keys.order, out=own_keys)
             bad = copy_finite_rows(values, keys.order, cells.reshape(n, spec.width))
@@ -210,12 +218,17 @@ class Table:
             bad = copy_finite(values.reshape(-1), cells)
         if bad:
             self._refuse(bad, values, keys.array, slot)
-        parts = [
-            (self._servers[i], PushKeys(self._index, task.time, end - start, slot + 8 * start, at + start * spec.row_bytes))
-            for i, (start, end) in enumerate(zip(keys.bounds[:-1], keys.bounds[1:], strict=True))
-            if end > start
-        ]
-        return self._send(task, parts, slot, after)
+        bounds = keys.bounds
+
+        def run() -> None:
+            parts = [i for i in range(len(self._servers)) if bounds[i + 1] > bounds[i]]
+            time = self._tasks.expect(task, [self._servers[i] for i in parts])
+            for i in parts:
+                start, count = bounds[i], bounds[i + 1] - bounds[i]
+                message = PushKeys(self._index, time, count, slot + 8 * start, at + start * self._row_bytes)
+                self._fabric.send(self._servers[i], message)
+
+        return self._send(task, run, slot, after)
 
     def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
         spec = self.spec
@@ -223,14 +236,19 @@ class Table:
         if lo == hi:
             task.finish(None)
             return task
-        slot = self._tasks.room((hi - lo) * spec.row_bytes)
-        start = slot // spec.itemsize
+        slot = self._tasks.room((hi - lo) * self._row_bytes)
+        start = slot // self._itemsize
         bad = copy_finite(values.reshape(-1), self._own_cells[start : start + values.size])
         if bad:
             self._refuse(bad, values, range(lo, hi), slot)
-        shards = slice(lo >> spec.shard_bits, ((hi - 1) >> spec.shard_bits) + 1)
-        message = PushRange(self._index, task.time, lo, hi, slot)
-        return self._send(task, [(server, message) for server in sorted(set(self._heads[shards]))], slot, after)
+        servers = set(self._heads[lo >> spec.shard_bits : ((hi - 1) >> spec.shard_bits) + 1])
+
+        def run() -> None:
+            message = PushRange(self._index, self._tasks.expect(task, servers), lo, hi, slot)
+            for server in sorted(servers):
+                self._fabric.send(server, message)
+
+        return self._send(task, run, slot, after)
 
     def _refuse(self, bad: int, values: Array, keys: Any, slot: int) -> None:
         self._fabric.space.free(slot)
@@ -240,12 +258,7 @@ class Table:
             f"the first at key {keys[row]}"
         )
 
-    def _send(self, task: Task[None], parts: list[tuple[int, Any]], slot: int, after: list[Task[Any]]) -> Task[None]:
-        def run() -> None:
-            self._tasks.expect(task, [server for server, _ in parts])
-            for server, message in parts:
-                self._fabric.send(server, message)
-
+    def _send(self, task: Task[None], run: Callable[[], None], slot: int, after: list[Task[Any]]) -> Task[None]:
         task.on_end(lambda: self._fabric.space.free(slot))
         self._pushes.append(task)
         self._tasks.start(task, run, after)
@@ -318,8 +331,13 @@ class Table:
     def _pull_keys(self, task: Task[Any], keys: Keys, out: Array) -> None:
         spec = self.spec
         if len(self._far) < len(self._servers):
-            gather = gather_dense if spec.kind == "dense" else gather_sparse
-            gather(self._words, self._cells, self._places, spec.shard_bits, spec.width, keys.array, out)
+            flat = out.reshape(-1)
+            if spec.kind == "dense":
+                gather_dense(self._words, self._cells, self._places, spec.shard_bits, spec.width, keys.array, flat)
+            else:
+                gather_sparse(
+                    self._words, self._cells, self._places, spec.shard_bits, spec.width, self._stride, keys.array, flat
+                )
         far = [i for i, server in enumerate(self._servers) if server in self._far and keys.bounds[i + 1] > keys.bounds[i]]
         result = out.reshape(self._shape(out.shape[0]))
         if not far:
@@ -345,10 +363,10 @@ class Table:
 
             self._fabric.fetch(source, reply.values, part, arrived)
 
-        self._tasks.expect(task, [self._servers[i] for i in far], answered)
+        time = self._tasks.expect(task, [self._servers[i] for i in far], answered)
         for i in far:
             start, end = keys.bounds[i], keys.bounds[i + 1]
-            self._fabric.send(self._servers[i], PullKeys(self._index, task.time, end - start, slot + 8 * start))
+            self._fabric.send(self._servers[i], PullKeys(self._index, time, end - start, slot + 8 * start))
 
     def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
         spec = self.spec
@@ -366,7 +384,7 @@ class Table:
                 missing += 1
                 continue
             where = int(self._words[head + header.LOCATION])
-            first = (base + ((where >> 8) << 6)) // spec.itemsize + row * spec.width
+            first = (base + ((where >> 8) << 6)) // self._itemsize + row * spec.width
             if not consistent:
                 cells[:] = self._cells[first : first + cells.size]
                 continue
@@ -414,12 +432,12 @@ class Table:
                 else:
                     then()
 
-            self._fabric.fetch(head, block + row * self.spec.row_bytes, cells, copied)
+            self._fabric.fetch(head, block + row * self._row_bytes, cells, copied)
 
         if consistent or shard not in self._blocks:
             self._fabric.fetch(head, at, words, placed)
         else:
-            self._fabric.fetch(head, self._blocks[shard] + row * self.spec.row_bytes, cells, then)
+            self._fabric.fetch(head, self._blocks[shard] + row * self._row_bytes, cells, then)
 
     def _scan(self, task: Task[Any], lo: int, hi: int | None) -> None:
         spec = self.spec
@@ -452,9 +470,9 @@ class Table:
                 source, reply.keys, keys, lambda: self._fabric.fetch(source, reply.values, values, arrived)
             )
 
-        self._tasks.expect(task, self._far, answered)
+        time = self._tasks.expect(task, self._far, answered)
         for server in self._far:
-            self._fabric.send(server, PullScan(self._index, task.time, lo, hi))
+            self._fabric.send(server, PullScan(self._index, time, lo, hi))
 
     def _scan_near(self, shard: int, lo: int, hi: int | None) -> tuple[Array, Array]:
         spec = self.spec
@@ -468,7 +486,7 @@ class Table:
             values = np.empty((room, spec.width), spec.dtype)
             block = (base + ((where >> 8) << 6)) // 8
             n = sparse.scan(
-                self._words, self._cells, block, where & 0xFF, spec.width, 0,
+                self._words, self._cells, block, where & 0xFF, self._stride,
                 np.uint64(lo), np.uint64(hi or 0), hi is None, keys, values, no_state,
             )  # fmt: skip
             if n <= room and int(self._words[head + header.LOCATION]) == where:

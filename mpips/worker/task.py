@@ -24,7 +24,7 @@ class Task(Generic[T]):
 
     Attributes
     ----------
-    time : number of the task, counted by its worker.
+    time : number of the task, counted by its worker when it is sent; 0 before.
     what : what it is, for messages.
     peers : the servers whose reply is missing.
     """
@@ -32,7 +32,7 @@ class Task(Generic[T]):
     __slots__ = ("time", "what", "peers", "_tasks", "_result", "_error", "_finished", "_on_reply", "_on_end")
 
     def __init__(self, tasks: "Tasks", what: str) -> None:
-        self.time = tasks.next_time()
+        self.time = 0
         self.what = what
         self.peers: set[int] = set()
         self._tasks = tasks
@@ -103,16 +103,19 @@ class Tasks:
         fabric.on(PullReply, self._answered)
         fabric.on(Refused, self._refused)
 
-    def next_time(self) -> int:
-        """A new task's number."""
-        self._time += 1
-        return self._time
+    def expect(
+        self, task: Task[Any], peers: Iterable[int], on_reply: Callable[[int, PullReply], None] | None = None
+    ) -> int:
+        """The task is about to be sent to each of these servers, and will be answered by them: its time.
 
-    def expect(self, task: Task[Any], peers: Iterable[int], on_reply: Callable[[int, PullReply], None] | None = None) -> None:
-        """A reply to the task will come from each of these servers."""
+        Servers see a worker's times only grow, so that one which does not is a repetition.
+        """
+        self._time += 1
+        task.time = self._time
         task.peers = set(peers)
         task._on_reply = on_reply
         self._open[task.time] = task
+        return task.time
 
     def start(self, task: Task[Any], run: Callable[[], None], after: Sequence[Task[Any]]) -> None:
         """Call `run` as soon as every task of `after` is finished; a predecessor's error becomes the task's own."""

@@ -78,6 +78,10 @@ class Worker:
         """
         return self.tables[name]
 
+    def idle(self, until: Callable[[], bool], what: str = "its program", timeout: float | None = None) -> None:
+        """Do nothing, but answer, until a condition holds; it is looked at now and then."""
+        self._fabric.wait(until, what, timeout=timeout)
+
     def settle(self) -> None:
         """Wait until every push of this worker is acknowledged."""
         for table in self.tables.values():
