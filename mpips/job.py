@@ -16,6 +16,7 @@ from mpips import rule
 from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.spec import DataSpec
 from mpips.job_source import JobFileError, JobSource
+from mpips.plan import Memory
 from mpips.scheduler.view import Roles
 from mpips.schema import Mistake, mistakes, nearest
 from mpips.table import DType, Kind, TableSpec
@@ -134,6 +135,11 @@ class Job(Sections, frozen=True, kw_only=True):
     def base(self) -> Path:
         """The folder of the job file; paths of data and Python files in it are relative to this."""
         return self.path.resolve().parent
+
+    @property
+    def arena_sizes(self) -> Memory:
+        """The sizes of arenas that the job file chooses."""
+        return Memory(server=self.memory.server, data_server=self.memory.data_server, worker=self.memory.worker)
 
     @property
     def run_folder(self) -> Path:

@@ -1,12 +1,13 @@
 """What a job is to its ranks: from a job file, or from a Python program that calls `mpips.run`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpips.dataserver.spec import DataSpec
-from mpips.scheduler.view import Roles
+from mpips.errors import Error
+from mpips.scheduler.view import Roles, View
 from mpips.table import TableSpec
 
 if TYPE_CHECKING:
@@ -15,14 +16,64 @@ if TYPE_CHECKING:
 MB = 1 << 20
 
 
+class SharedMemoryError(Error, MemoryError):
+    """The arenas do not fit into a node's shared memory."""
+
+
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the arena of each role's ranks. Only what is used of it takes memory."""
+    """Bytes of the arena of each role's ranks; None is chosen by `arenas`. Only what is used of it takes memory."""
 
-    server: int = 1024 * MB
-    data_server: int = 1024 * MB
-    worker: int = 256 * MB
-    scheduler: int = 1 * MB
+    server: int | None = None
+    data_server: int | None = None
+    worker: int | None = None
+
+
+AUTOMATIC = Memory(server=1024 * MB, data_server=1024 * MB, worker=256 * MB)
+OF_OTHERS = MB
+SHARE = 0.8
+
+
+def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bool = True) -> list[int]:
+    """Bytes of every rank's arena.
+
+    Sizes that were not chosen are as `AUTOMATIC` has them, or smaller when a node has little shared memory.
+
+    Parameters
+    ----------
+    nodes : node number of every rank.
+    free : bytes of shared memory that every node has.
+    data : whether the job's data servers have anything to do.
+
+    Raises
+    ------
+    SharedMemoryError
+        when the sizes that were chosen do not fit.
+    """
+
+    def role(rank: int) -> str | None:
+        if rank in view.servers:
+            return "server"
+        if rank in view.data_servers and data:
+            return "data_server"
+        return "worker" if rank in view.workers else None
+
+    roles = [role(rank) for rank in range(len(nodes))]
+    chosen = [getattr(memory, name) if name else OF_OTHERS for name in roles]
+    sizes = list(chosen)
+    for node in set(nodes):
+        ranks = [rank for rank, where in enumerate(nodes) if where == node]
+        fixed = sum(chosen[rank] or 0 for rank in ranks)
+        if fixed > free:
+            raise SharedMemoryError(
+                f"memory: the arenas of a node take {fixed / 1e6:,.0f} MB, /dev/shm has {free / 1e6:,.0f} MB free: "
+                "lower [memory] in the job file, or enlarge it: mount -o remount,size=... /dev/shm"
+            )
+        free_choice = {rank: getattr(AUTOMATIC, str(roles[rank])) for rank in ranks if chosen[rank] is None}
+        scale = min(1.0, SHARE * (free - fixed) / max(1, sum(free_choice.values())))
+        for rank, size in free_choice.items():
+            sizes[rank] = int(size * scale)
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class Rank:
         """Handle messages until the job is over; whatever goes wrong in a handler ends the job."""
         fabric, role = self._fabric, self._view.role(self._fabric.rank)
         try:
-            fabric.wait(lambda: self._stop is not None, f"the end of the job, as {role}", timeout=None)
+            scheduler = {self._view.scheduler}
+            fabric.wait(lambda: self._stop is not None, f"the end of the job, as {role}", lambda: scheduler, timeout=None)
         except PeerLost:
             raise
         except Exception as error:
@@ -118,10 +119,9 @@ class Rank:
             self._fabric.send(scheduler, Finished(result))
         except Stopped:
             pass
-        except PeerLost as error:
+        except PeerLost:  # the scheduler sees it too, and decides; if it is the scheduler itself, nobody does
             if scheduler in self._fabric.lost:
                 raise
-            self._fabric.send(scheduler, Failed(str(error)))
         except Error as error:
             self._fabric.send(scheduler, Failed(str(error)))
         except Exception as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,41 +10,73 @@ from typing import Any
 EVENTS = "metrics.jsonl"
 RANKS = "ranks.json"
 RESULT = "result.json"
+RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't keep a job from saying how it ended
 
 
 class Record:
     """Writes them; `run` None leaves no files.
 
-    ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole.
+    ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A job goes
+    on when the disk is full: events are kept until there is room again.
     """
 
     def __init__(self, run: Path | None) -> None:
         self._run = run
+        self._unwritten = ""
+        self._complained = False
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
             for name in (EVENTS, RANKS, RESULT):
                 (run / name).unlink(missing_ok=True)
+            self._reserve(run)
 
     def event(self, event: dict[str, Any]) -> None:
         """Append an event, with the time."""
-        self._write(EVENTS, json.dumps({"time": round(time.time(), 3), **event}) + "\n", append=True)
+        if self._run is None:
+            return
+        self._unwritten += json.dumps({"time": round(time.time(), 3), **event}) + "\n"
+        try:
+            with (self._run / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            self._complain(error)
 
     def ranks(self, ranks: list[dict[str, Any]]) -> None:
         """Replace the list of ranks: rank, role, host, pid."""
-        self._write(RANKS, json.dumps(ranks, indent=1) + "\n")
+        if self._run is None:
+            return
+        temporary = (self._run / RANKS).with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(ranks, indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, self._run / RANKS)
+        except OSError as error:
+            self._complain(error)
 
     def result(self, result: dict[str, Any]) -> None:
         """Write what came of the job."""
-        self._write(RESULT, json.dumps(result, indent=2) + "\n")
-
-    def _write(self, name: str, text: str, append: bool = False) -> None:
         if self._run is None:
             return
-        path = self._run / name
-        if append:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        else:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+        reserved = self._reserved(self._run)
+        try:
+            with reserved.open("r+" if reserved.exists() else "w", encoding="utf-8") as file:
+                file.write(json.dumps(result, indent=2) + "\n")
+                file.truncate()
+            os.replace(reserved, self._run / RESULT)
+        except OSError as error:
+            self._complain(error)
+
+    @staticmethod
+    def _reserved(run: Path) -> Path:
+        return (run / RESULT).with_suffix(".tmp")
+
+    def _reserve(self, run: Path) -> None:
+        try:
+            self._reserved(run).write_text(" " * RESERVED)
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            print(f"mpips: the run folder can't be written: {error}", file=sys.stderr, flush=True)  # noqa: T201

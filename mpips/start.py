@@ -6,23 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mpips.errors import Error
-from mpips.plan import MB, Memory, Plan
+from mpips.plan import Memory, Plan, arenas
 from mpips.rule import RULES, make
-from mpips.scheduler.view import Roles, View, assign
+from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
 
 PR_SET_PDEATHSIG = 1
-SHARE_OF_SHARED_MEMORY = 0.8
 REMEDY = "set [memory] {role} in the job file"
-
-
-class SharedMemoryError(Error, MemoryError):
-    """The arenas do not fit into a node's shared memory."""
 
 
 def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
@@ -39,7 +33,7 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     try:
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
         view = assign(nodes, plan.roles)
-        sizes = _arenas(plan, view, here.nodes, here.shared_memory)
+        sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
     except Error as error:  # the same on every rank
         if here.rank == 0:
             _complain("failed", str(error))
@@ -54,7 +48,8 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     speaks = here.rank == view.scheduler or view.scheduler in fabric.lost
     if outcome.exit == "finished" and together:
         return outcome.results
-    if outcome.exit != "finished" and here.rank == min(set(range(len(nodes))) - fabric.lost):
+    told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
+    if outcome.exit != "finished" and not told and here.rank == min(set(range(len(nodes))) - fabric.lost):
         _complain(outcome.exit, outcome.reason)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -137,28 +132,6 @@ def with_slots(table: TableSpec) -> TableSpec:
     return msgspec.structs.replace(table, slots=RULES[table.rule["name"]].slots)
 
 
-def _arenas(plan: Plan, view: View, nodes: list[int], free: int) -> list[int]:
-    """Bytes of every rank's arena."""
-    memory = plan.memory
-    sizes = []
-    for rank in range(len(nodes)):
-        size = memory.scheduler
-        if rank in view.servers:
-            size = memory.server
-        elif rank in view.data_servers and plan.data is not None:
-            size = memory.data_server
-        elif rank in view.workers:
-            size = memory.worker
-        sizes.append(size)
-    most = max(sum(size for size, node in zip(sizes, nodes, strict=True) if node == n) for n in set(nodes))
-    if most > free:
-        raise SharedMemoryError(
-            f"the arenas of a node need {most / MB:,.0f} MB of shared memory, /dev/shm has {free / MB:,.0f} MB free: "
-            "lower [memory] in the job file, or enlarge /dev/shm"
-        )
-    return sizes
-
-
 def _complain(exit_: str, reason: str) -> None:
     print(f"mpips: {exit_}: {reason}", file=sys.stderr, flush=True)
 
@@ -216,7 +189,6 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
 
     job = load(path, overrides)
     table = job.algorithm.table
-    memory = {name: size for name in ("server", "data_server", "worker") if (size := getattr(job.memory, name))}
 
     def tables(features: int) -> list[TableSpec]:
         return [section.spec(name, features, RULES[section.rule["name"]].slots) for name, section in job.tables.items()]
@@ -236,7 +208,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         saves=True,
         save_every=job.checkpoint.every,
         keep=job.checkpoint.keep,
-        memory=replace(Memory(), **memory),
+        memory=job.arena_sizes,
         separate_nodes=job.fabric.separate_nodes,
         text=job.text,
     )

@@ -12,7 +12,8 @@ import psutil
 from mpips.cli.cleanup import SHARED_MEMORY
 from mpips.cli.launch import cores
 from mpips.errors import Error
-from mpips.job import Job
+from mpips.job import Job, MemorySection
+from mpips.plan import SharedMemoryError, arenas
 from mpips.scheduler.view import FEWEST_RANKS, View, assign
 
 DEFAULT_RANKS = 8
@@ -57,18 +58,17 @@ def check_memory(job: Job, view: View) -> None:
     ArenaError
         naming what is asked for and what is there.
     """
-    sizes = ((job.memory.server, view.servers), (job.memory.data_server, view.data_servers))
-    wanted = sum((size or 0) * len(ranks) for size, ranks in (*sizes, (job.memory.worker, view.workers)))
-    places = [("memory", psutil.virtual_memory().available, "start fewer ranks or use more nodes")]
-    if SHARED_MEMORY.is_dir():
-        free = shutil.disk_usage(SHARED_MEMORY).free
-        places.insert(0, (str(SHARED_MEMORY), free, f"enlarge it: mount -o remount,size=... {SHARED_MEMORY}"))
-    for place, free, remedy in places:
-        if wanted > free:
-            raise ArenaError(
-                f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {place} has {free / 1e6:,.0f} MB free: "
-                f"lower [memory], or {remedy}"
-            )
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else psutil.virtual_memory().available
+    try:
+        chosen = arenas(job.arena_sizes, view, view.nodes, free)
+    except SharedMemoryError as error:
+        raise ArenaError(f"{job.path}: {error}") from None
+    wanted, available = sum(chosen), psutil.virtual_memory().available
+    if wanted > available and job.memory != MemorySection():
+        raise ArenaError(
+            f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {available / 1e6:,.0f} MB of memory are free: "
+            "lower [memory], start fewer ranks or use more nodes"
+        )
 
 
 class RunFolder:

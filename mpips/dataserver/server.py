@@ -1,5 +1,6 @@
 """The data server's role: has its part of the data read, then keeps batches ready in its arena for whoever asks."""
 
+import os
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,9 +22,11 @@ from mpips.messages import (
     DictionaryTaken,
     DictionaryWhole,
     Failed,
+    Note,
 )
 
 NAMES_FILE = "names.h5"
+RETRY_SECONDS = 5.0
 
 
 class DataServer:
@@ -51,6 +54,8 @@ class DataServer:
         self._prepared: Prepared | None = None
         self._dictionary: Dictionary | None = None
         self._parts: dict[int, Dictionary] = {}
+        self._nameless: Dictionary | None = None
+        self._try_at = 0.0
         self._slot: int | None = None
         self._untaken: set[int] = set()
         self._ready: OrderedDict[int, tuple[int, int]] = (
@@ -65,7 +70,7 @@ class DataServer:
         fabric.on(DictionaryTaken, self._dictionary_taken)
         part = peers.index(fabric.rank)
         self._reading: Future[Prepared] | None = fabric.aside(lambda: prepare(spec, base, part, len(peers)))
-        fabric.background.append(self._read_step)
+        fabric.background += [self._read_step, self._save_names]
 
     # --- reading, and one dictionary for all ----------------------------------------------------------------------------
 
@@ -104,18 +109,32 @@ class DataServer:
         try:
             whole = Dictionary.merge([self._parts[peer] for peer in self._peers])
             self._parts.clear()
-            if self._run is not None:
-                whole.save(self._run / NAMES_FILE)
+            self._nameless = whole if self._run is not None else None
             others = [peer for peer in self._peers if peer != self._fabric.rank]
             if others:
                 offset, size = self._leave(whole)
                 self._untaken = set(others)
                 for peer in others:
                     self._fabric.send(peer, DictionaryWhole(offset, size))
-        except (Error, OSError) as error:
+        except Error as error:
             self._fabric.send(self._scheduler, Failed(f"the names of the features: {error}"))
             return
         self._use(whole)
+
+    def _save_names(self) -> bool:
+        """Write the names of the features beside the checkpoints; tried again while that fails."""
+        if self._nameless is None or self._run is None or self._fabric.now() < self._try_at:
+            return False
+        path = self._run / NAMES_FILE
+        try:
+            self._nameless.save(path)
+            self._nameless = None
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            self._try_at = self._fabric.now() + RETRY_SECONDS
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            self._fabric.send(self._scheduler, Note(f"{path}: {reason}: the names of the features are not saved yet"))
+        return True
 
     def _whole(self, source: int, message: DictionaryWhole) -> None:
         assert self._slot is not None

@@ -67,7 +67,7 @@ class Fabric(ABC):
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
         self._own: deque[Message] = deque()
-        self._active_since: float | None = None
+        self._active_since = 0.0  # whatever the first wait counts as busy, only differences matter
         self._idle_since: float | None = None
 
     # --- what MPI and the simulator each do their own way --------------------------------------------------------------
@@ -197,31 +197,38 @@ class Fabric(ABC):
         """
         if done():
             return
+
+        def text() -> str:
+            return what if isinstance(what, str) else what()
+
         start = self.now()
-        outer = self.waiting
+        outer, self.waiting = self.waiting, ""
         try:
             while True:
-                if self.progress():
-                    if self._idle_since is not None:
-                        self._active_since, self._idle_since = self.now(), None
-                    if done():
-                        return
-                    continue
+                busy = self.progress()
                 if done():
                     return
                 now = self.now()
+                if self.lost and peers is not None and (gone := self.lost & peers()):
+                    raise PeerLost(f"rank {self.rank} waited for {text()}, but rank {min(gone)} is dead")
+                if timeout is not None and now - start > timeout:
+                    raise Deadline(f"rank {self.rank} waited {timeout:g} s for {text()}")
+                if busy:
+                    self._rouse(now)
+                    continue
                 if self._idle_since is None:
                     self._idle_since = now
-                    if self._active_since is not None:
-                        self.busy_seconds += now - self._active_since
-                    self.waiting = what if isinstance(what, str) else what()
-                if self.lost and peers is not None and (gone := self.lost & peers()):
-                    raise PeerLost(f"rank {self.rank} waited for {self.waiting}, but rank {min(gone)} is dead")
-                if timeout is not None and now - start > timeout:
-                    raise Deadline(f"rank {self.rank} waited {timeout:g} s for {self.waiting}")
+                    self.busy_seconds += now - self._active_since
+                self.waiting = self.waiting or text()
                 self._relax(now - self._idle_since)
         finally:
             self.waiting = outer
+            self._rouse(self.now())
+
+    def _rouse(self, now: float) -> None:
+        """Something happens again: the time from here on counts as busy."""
+        if self._idle_since is not None:
+            self._active_since, self._idle_since = now, None
 
     def _note_lost(self, rank: int) -> None:
         if rank not in self.lost:

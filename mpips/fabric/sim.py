@@ -206,7 +206,8 @@ class SimFabric(Fabric):
         world = self._world
         world.messages += 1
         world.bytes += len(data)
-        arrival = max(self._last_arrival.get(dest, 0.0), world._arrival(self.rank, dest))
+        after_the_last = float(np.nextafter(self._last_arrival.get(dest, 0.0), np.inf))
+        arrival = max(after_the_last, world._arrival(self.rank, dest))
         self._last_arrival[dest] = arrival
         world._at(arrival, lambda: world.ranks[dest].take(self.rank, data))
 

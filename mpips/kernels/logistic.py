@@ -54,6 +54,7 @@ def evaluate(indptr, indices, values, labels, weights, histogram):  # type: igno
     for row in range(labels.size):
         z = score(indptr, indices, values, row, weights)
         loss += log_loss(z, labels[row])
-        place = int((z + LIMIT) * (BINS / (2 * LIMIT)))
-        histogram[1 if labels[row] > 0.5 else 0, min(BINS - 1, max(0, place))] += 1
+        clipped = min(LIMIT, max(-LIMIT, z))
+        place = min(BINS - 1, int((clipped + LIMIT) * (BINS / (2 * LIMIT))))
+        histogram[1 if labels[row] > 0.5 else 0, place] += 1
     return loss

@@ -109,13 +109,17 @@ class Ledger:
         stage = (workload.epoch, workload.train)
         self._left[stage] -= 1
         if workload.train:
-            self._done.setdefault(workload.epoch, []).append([workload.data_server, workload.batches[0]])
+            self._done.setdefault(workload.epoch, []).append([self._position(workload.data_server), workload.batches[0]])
         if self._left[stage] == 0:
             del self._left[stage]
-            self._done.pop(workload.epoch, None)
+            self._done = {epoch: done for epoch, done in self._done.items() if epoch > self.finished_epochs}
             if not workload.train:
                 self.evaluating = False
         return workload
+
+    def _position(self, data_server: int) -> int:
+        """A data server's place among all: what stays when a job goes on with other ranks."""
+        return next(i for i, batches in enumerate(self._batches) if batches.data_server == data_server)
 
     def stage_is_done(self, workload: Workload) -> bool:
         """Whether no workload of this one's epoch, and of its kind, is left."""
@@ -145,11 +149,11 @@ class Ledger:
         order = np.random.default_rng([self._seed, epoch])
         skip = [tuple(first) for first in self._done.get(epoch, [])] if train else []
         workloads = []
-        for batches in self._batches:
+        for position, batches in enumerate(self._batches):
             numbers = order.permutation(batches.train) if train else batches.train + np.arange(batches.test)
             for i in range(0, numbers.size, self._size):
                 part = [int(number) for number in numbers[i : i + self._size]]
-                if (batches.data_server, part[0]) not in skip:
+                if (position, part[0]) not in skip:
                     workloads.append((batches.data_server, part))
         for i in order.permutation(len(workloads)) if train else range(len(workloads)):
             self._numbers += 1

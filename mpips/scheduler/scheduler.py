@@ -16,6 +16,7 @@ from mpips.table import TableSpec
 PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 LAST_RETRIES = 3
+LAST_RETRY_SECONDS = 1.0
 LAST_SAVE_SECONDS = 120.0
 
 
@@ -84,6 +85,7 @@ class Scheduler:
         self._tables: list[TableSpec] = []
         self._awaited: set[int] = set()
         self._created = False
+        self._lost_spares: set[int] = set()
         self._ledger: Ledger | None = None
         self._hungry: list[int] = []
         self._began = 0.0
@@ -144,6 +146,8 @@ class Scheduler:
             return
         self._log(now, "lost", rank=rank, role=role)
         if role == "spare":
+            self._lost_spares.add(rank)
+            self._create(now)
             return
         self._stop(End("failed", f"rank {rank} ({role} on {host}) died"), now, save=role != "server")
 
@@ -171,7 +175,8 @@ class Scheduler:
 
     def _create(self, now: float) -> None:
         expected = set(self._view.data_servers) if self._plan.data is not None else set()
-        if self._created or len(self.hellos) < len(self._view.nodes) or set(self._data) != expected or self._ending:
+        present = self._lost_spares.union(self.hellos)
+        if self._created or len(present) < len(self._view.nodes) or set(self._data) != expected or self._ending:
             return
         if self._data and not sum(data.train for data in self._data.values()):
             self.fail("the data have no training row", now)
@@ -365,9 +370,13 @@ class Scheduler:
         if self._ending is None:
             self._save_at = now + min(RETRY_SECONDS, self._plan.save_every)
             return
+        if self._stale:  # it was not the last one yet
+            self._stale = False
+            self._save(now)
+            return
         self._last_saves += 1
         if self._last_saves < LAST_RETRIES:
-            self._save_at = now + 1.0
+            self._save_at = now + LAST_RETRY_SECONDS
         else:
             self._end(f"the last checkpoint was not written: {error}")
 

@@ -79,7 +79,10 @@ def complete(roles: Roles, ranks: int) -> Roles:
         raise RolesError(f"a job needs at least {FEWEST_RANKS} ranks, got {ranks}: start it with -n {FEWEST_RANKS} or more")
     spares = roles.spares or 0
     free = ranks - 1 - spares
-    data_servers = roles.data_servers if roles.data_servers is not None else (0 if free < 3 else max(1, ranks // 8))
+    data_servers = roles.data_servers
+    if data_servers is None:
+        room = free - (roles.servers or 1) - (roles.workers or 1)
+        data_servers = min(max(1, ranks // 8), max(0, room))
     servers = roles.servers
     if servers is None:
         servers = max(1, min((free - data_servers) // 3, free - data_servers - (roles.workers or 1)))

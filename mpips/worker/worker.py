@@ -7,15 +7,15 @@ import numpy as np
 
 from mpips.dataserver.batch import Batch
 from mpips.errors import Error
-from mpips.fabric import Fabric
+from mpips.fabric import ArenaFull, Fabric
 from mpips.messages import Begin, WorkDone, Workload
 from mpips.metrics import BINS
 from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.worker.batches import Batches
-from mpips.worker.table import Table
-from mpips.worker.task import Tasks
+from mpips.worker.table import KeyRangeError, NonFiniteError, Table
+from mpips.worker.task import TaskRefused, Tasks
 
 
 class TrainingError(Error, RuntimeError):
@@ -93,14 +93,14 @@ class Worker:
         Raises
         ------
         TrainingError
-            when it pushes NaN or infinite values, or a key that the table does not have.
+            when it pushes NaN or infinite values, or a key that the table does not have, or a server refuses.
         """
         rows, loss = 0, 0.0
         histogram = np.zeros((2, BINS), np.uint32)
         for workload, number, batch in self._batches:
             try:
                 loss += algorithm.train(batch) if workload.train else algorithm.evaluate(batch, histogram)
-            except Error as error:
+            except (KeyRangeError, NonFiniteError, TaskRefused, ArenaFull) as error:
                 raise TrainingError(
                     f"worker {self.rank}, epoch {workload.epoch}, batch {number} of data server {workload.data_server}: {error}"
                 ) from error
