@@ -53,7 +53,8 @@ def report(name: str, value: float, unit: str, limit: float, of: str, higher_is_
 
 
 def microseconds(work: Callable[[], Any], times: int, *others: Callable[[], Any]) -> list[list[float]]:
-    """Microseconds of each call of `work` and of the `others`, in turns of TURN calls; each turn's first few don't count.
+    """Microseconds of each call of `work` and of the `others`, in turns of TURN calls; each turn's first few don't
+    count.
 
     So drifts of the machine meet all of them, and none has its caches emptied by another at every call.
     """

@@ -53,10 +53,15 @@ def main() -> None:
                 speed[function.__name__].append(megabytes / (time.perf_counter() - start))
     value, limit = statistics.median(speed["parse"]), statistics.median(speed["count_lines"])
     result = {
-        "name": "parse-libsvm", "value": round(value, 1), "unit": "MB/s", "limit": round(limit, 1),
-        "ratio": round(value / limit, 3), "rows": rows, "megabytes": round(megabytes, 1),
-    }  # fmt: skip
-    print(json.dumps(result))  # noqa: T201
+        "name": "parse-libsvm",
+        "value": round(value, 1),
+        "unit": "MB/s",
+        "limit": round(limit, 1),
+        "ratio": round(value / limit, 3),
+        "rows": rows,
+        "megabytes": round(megabytes, 1),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

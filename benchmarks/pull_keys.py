@@ -43,6 +43,13 @@ if __name__ == "__main__":
     if results:
         pull, take = results[0]
         report(
-            f"pull of {KEYS:,} scattered keys, {given.kind}", median(pull), "us, p50", median(take), "numpy.take in local memory",
-            False, p99=round(percentile(pull, 0.99), 1), rows=ROWS, mkeys_per_second=round(KEYS / median(pull), 1),
-        )  # fmt: skip
+            f"pull of {KEYS:,} scattered keys, {given.kind}",
+            median(pull),
+            "us, p50",
+            median(take),
+            "numpy.take in local memory",
+            False,
+            p99=round(percentile(pull, 0.99), 1),
+            rows=ROWS,
+            mkeys_per_second=round(KEYS / median(pull), 1),
+        )

@@ -32,7 +32,13 @@ if __name__ == "__main__":
         pull, copy, small, small_copy = results[0]
         gigabytes = 4 * LARGE / 1e3
         report(
-            "pull of 4 MB", gigabytes / median(pull), "GB/s", gigabytes / median(copy), "numpy.copyto in local memory",
-            True, small_us_p50=round(median(small), 2), small_us_p99=round(percentile(small, 0.99), 2),
+            "pull of 4 MB",
+            gigabytes / median(pull),
+            "GB/s",
+            gigabytes / median(copy),
+            "numpy.copyto in local memory",
+            True,
+            small_us_p50=round(median(small), 2),
+            small_us_p99=round(percentile(small, 0.99), 2),
             small_copy_us=round(median(small_copy), 2),
-        )  # fmt: skip
+        )

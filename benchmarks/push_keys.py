@@ -65,7 +65,14 @@ if __name__ == "__main__":
     if results:
         returned, acknowledged, streams, adds = results[0]
         report(
-            f"push of {KEYS:,} scattered keys, {given.kind}, acknowledged", median(acknowledged), "us, p50", median(adds),
-            "numpy's w[keys] += values in local memory", False, p99=round(percentile(acknowledged, 0.99), 1),
-            returned_us_p50=round(median(returned), 1), rows=ROWS, mkeys_per_second=round(median(streams), 1),
-        )  # fmt: skip
+            f"push of {KEYS:,} scattered keys, {given.kind}, acknowledged",
+            median(acknowledged),
+            "us, p50",
+            median(adds),
+            "numpy's w[keys] += values in local memory",
+            False,
+            p99=round(percentile(acknowledged, 0.99), 1),
+            returned_us_p50=round(median(returned), 1),
+            rows=ROWS,
+            mkeys_per_second=round(median(streams), 1),
+        )

@@ -47,7 +47,13 @@ if __name__ == "__main__":
         large, added, small, streams = results[0]
         gigabytes = 4 * LARGE / 1e3
         report(
-            "push of 4 MB, dense, add, several in flight", median(streams), "GB/s", gigabytes / median(added),
-            "copy and add in local memory, one thread", True, one_at_a_time=round(gigabytes / median(large), 2),
-            small_us_p50=round(median(small), 1), small_us_p99=round(percentile(small, 0.99), 1),
-        )  # fmt: skip
+            "push of 4 MB, dense, add, several in flight",
+            median(streams),
+            "GB/s",
+            gigabytes / median(added),
+            "copy and add in local memory, one thread",
+            True,
+            one_at_a_time=round(gigabytes / median(large), 2),
+            small_us_p50=round(median(small), 1),
+            small_us_p99=round(percentile(small, 0.99), 1),
+        )

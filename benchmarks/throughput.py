@@ -1,4 +1,5 @@
-"""Sparse logistic regression on 1 M examples of 40 non-zeros, Zipf keys in 2^22: 2 workers, 1 server, from the binary cache.
+"""Sparse logistic regression on 1 M examples of 40 non-zeros, Zipf keys in 2^22: 2 workers, 1 server, from the binary
+cache.
 
 The peer is a loop in one numba thread of one process: FTRL-proximal, an example at a time, no parameter server.
 
@@ -99,8 +100,10 @@ def ours(job: Path, run: Path) -> dict:
     """The result of `mpips run`."""
     subprocess.run(
         [str(Path(sys.executable).with_name("mpips")), "run", str(job), "--set", f"checkpoint.folder={run}"],
-        check=True, timeout=300, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        check=True,
+        timeout=300,
+        stdout=subprocess.DEVNULL,
+    )
     return json.loads((run / "result.json").read_text())
 
 
@@ -127,10 +130,15 @@ def main() -> None:
     speeds = [result["examples_per_second"] for result in results]
     report(
         f"training on {given.examples:,} x {NONZEROS}, Zipf, 2^{BITS} {given.kind} keys, 2 workers + 1 server",
-        median(speeds) / 1e6, "M examples/s", median(peers) / 1e6, "FTRL loop in one numba thread of one process",
-        True, passes=given.passes, auc=round(results[-1]["metrics"]["auc"], 4),
+        median(speeds) / 1e6,
+        "M examples/s",
+        median(peers) / 1e6,
+        "FTRL loop in one numba thread of one process",
+        True,
+        passes=given.passes,
+        auc=round(results[-1]["metrics"]["auc"], 4),
         all=[round(speed / 1e6, 3) for speed in speeds],
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

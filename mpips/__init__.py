@@ -1,7 +1,7 @@
 """mpips: a parameter server for HPC clusters, on MPI.
 
-`run` starts a program on the workers of an MPI job; `TableSpec` names its tables; `update_rule` registers what servers do
-with a push. Job files are run by the command ``mpips run``.
+`run` starts a program on the workers of an MPI job; `TableSpec` names its tables; `update_rule` registers what
+servers do with a push. Job files are run by the command ``mpips run``.
 """
 
 from mpips.errors import Error

@@ -86,11 +86,13 @@ class Plan:
     tables : the tables, once it is known how many features the data have.
     roles : ranks for each role.
     data : what the data servers read, relative to `base`; None for a job without data.
-    passes, evaluate_every, seed : epochs, epochs between evaluations (0: only after the last), seed of the batches' order.
+    passes, evaluate_every, seed : epochs, epochs between evaluations (0: only after the last), seed of the batches'
+    order.
     model : the table whose non-zeros an evaluation counts.
     delay : pushes that a worker may have in flight when it pulls; None: any number.
     run : the run folder; None for a job that leaves no files.
-    saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations kept.
+    saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations
+    kept.
     memory : sizes of the arenas.
     threads : kernels that a server may run at once; 0: the cores of the node shared evenly among its ranks.
     separate_nodes : treat every rank as a node of its own.

@@ -94,7 +94,9 @@ class Rank:
         fabric, role = self._fabric, self._view.role(self._fabric.rank)
         try:
             scheduler = {self._view.scheduler}
-            fabric.wait(lambda: self._stop is not None, f"the end of the job, as {role}", lambda: scheduler, timeout=None)
+            fabric.wait(
+                lambda: self._stop is not None, f"the end of the job, as {role}", lambda: scheduler, timeout=None
+            )
         except PeerLost:
             raise
         except Exception as error:

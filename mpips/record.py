@@ -16,8 +16,8 @@ RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't 
 class Record:
     """Writes them; `run` None leaves no files.
 
-    ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A job goes
-    on when the disk is full: events are kept until there is room again.
+    ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A
+    job goes on when the disk is full: events are kept until there is room again.
     """
 
     def __init__(self, run: Path | None) -> None:

@@ -1,7 +1,8 @@
 """Update rules by name: what a server does with a push.
 
-A rule is a NamedTuple of parameters and a numba function of one value, ``step(rule, value, update, state) -> value``, where
-`state` is the (slots,) update state of that value, changed in place. Servers run it over arrays; see `kernels.apply`.
+A rule is a NamedTuple of parameters and a numba function of one value, ``step(rule, value, update, state) -> value``,
+where `state` is the (slots,) update state of that value, changed in place. Servers run it over arrays; see
+`kernels.apply`.
 """
 
 import difflib

@@ -22,8 +22,8 @@ REMEDY = "set [memory] {role} in the job file"
 def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     """Live the life of this process's rank; collective over `MPI.COMM_WORLD`.
 
-    Returns, on the scheduler's rank, what the workers' programs returned. A job that does not finish ends this process; the
-    scheduler's has exit code 1.
+    Returns, on the scheduler's rank, what the workers' programs returned. A job that does not finish ends this
+    process; the scheduler's has exit code 1.
     """
     _die_with_parent()
     from mpips.fabric.mpi import MpiFabric, library, world
@@ -133,7 +133,7 @@ def with_slots(table: TableSpec) -> TableSpec:
 
 
 def _complain(exit_: str, reason: str) -> None:
-    print(f"mpips: {exit_}: {reason}", file=sys.stderr, flush=True)
+    print(f"mpips: {exit_}: {reason}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _die_with_parent() -> None:
@@ -146,7 +146,9 @@ def _die_with_parent() -> None:
 
 
 def _on_signals(wish: Callable[[str], None]) -> None:
-    """SIGINT, SIGTERM and SIGUSR1 ask the scheduler's rank for a checkpoint and the end; other ranks wait to be told."""
+    """SIGINT, SIGTERM and SIGUSR1 ask the scheduler's rank for a checkpoint and the end; other ranks wait to be
+    told.
+    """
 
     def handler(number: int, frame: Any) -> None:
         wish(f"{signal.Signals(number).name} received")
@@ -161,7 +163,9 @@ def main(arguments: Sequence[str]) -> None:
 
     parser = ArgumentParser(prog="python -m mpips", description="Run one rank of a job; start it with mpirun.")
     parser.add_argument("job", type=Path, help="the job file")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="change a value of the job file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", help="change a value of the job file"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     options = parser.parse_args(arguments)
     try:
@@ -170,7 +174,7 @@ def main(arguments: Sequence[str]) -> None:
         from mpi4py import MPI
 
         if MPI.COMM_WORLD.rank == 0:
-            print(f"mpips: {error}", file=sys.stderr, flush=True)
+            print(f"mpips: {error}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(2)
     run_plan(plan, options.resume)
     leave(0)

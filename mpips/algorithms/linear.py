@@ -1,7 +1,7 @@
 """Sparse logistic regression, asynchronous: the servers' update rule is the optimiser.
 
-With the rule "ftrl" this is FTRL-proximal (McMahan et al. 2013), with "adagrad" AdaGrad (Duchi et al. 2011); l1 and l2 are
-parameters of the rule. Source of the loop: Li et al. 2014, Algorithm 1.
+With the rule "ftrl" this is FTRL-proximal (McMahan et al. 2013), with "adagrad" AdaGrad (Duchi et al. 2011); l1 and
+l2 are parameters of the rule. Source of the loop: Li et al. 2014, Algorithm 1.
 """
 
 from typing import Any

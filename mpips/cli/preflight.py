@@ -66,7 +66,7 @@ def check_memory(job: Job, view: View) -> None:
     wanted, available = sum(chosen), psutil.virtual_memory().available
     if wanted > available and job.memory != MemorySection():
         raise ArenaError(
-            f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {available / 1e6:,.0f} MB of memory are free: "
+            f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {available / 1e6:,.0f} MB are free: "
             "lower [memory], start fewer ranks or use more nodes"
         )
 

@@ -9,7 +9,7 @@ from mpips.dataserver.text import Chunk
 from mpips.kernels.libsvm import count_libsvm, parse_libsvm
 
 
-def count_rows(text: NDArray[np.uint8], limit: int) -> tuple[int, int]:  # noqa: ARG001  there is no header to stop at
+def count_rows(text: NDArray[np.uint8], limit: int) -> tuple[int, int]:
     """Number of rows of a text, and where the last whole line ends."""
     rows, end = count_libsvm(text)
     return rows, end

@@ -72,7 +72,7 @@ class DataServer:
         self._reading: Future[Prepared] | None = fabric.aside(lambda: prepare(spec, base, part, len(peers)))
         fabric.background += [self._read_step, self._save_names]
 
-    # --- reading, and one dictionary for all ----------------------------------------------------------------------------
+    # --- reading, and one dictionary for all ------------------------------------------------------------------------
 
     def _read_step(self) -> bool:
         if self._reading is None or not self._reading.done():
@@ -164,7 +164,7 @@ class DataServer:
             DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features),
         )
 
-    # --- batches --------------------------------------------------------------------------------------------------------
+    # --- batches ----------------------------------------------------------------------------------------------------
 
     def _requested(self, source: int, message: BatchRequest) -> None:
         self._queue.append((source, message.batch))

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ Handler = Callable[[int, Any], None]
 T = TypeVar("T")
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Union[tuple(messages.concrete())])
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(messages.any_of_them())
 
 
 class PeerLost(Error, ConnectionError):
@@ -70,7 +70,7 @@ class Fabric(ABC):
         self._active_since = 0.0  # whatever the first wait counts as busy, only differences matter
         self._idle_since: float | None = None
 
-    # --- what MPI and the simulator each do their own way --------------------------------------------------------------
+    # --- what MPI and the simulator each do their own way -----------------------------------------------------------
 
     @abstractmethod
     def now(self) -> float:
@@ -82,7 +82,9 @@ class Fabric(ABC):
 
     @abstractmethod
     def _read(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
-        """Start to copy bytes from another node's arena into `out`, a contiguous array; `then` is for when they are there."""
+        """Start to copy bytes from another node's arena into `out`, a contiguous array; `then` is for when they are
+        there.
+        """
 
     @abstractmethod
     def _arrived(self) -> Callable[[], None] | None:
@@ -104,7 +106,7 @@ class Fabric(ABC):
     def aside(self, work: Callable[[], T]) -> "Future[T]":
         """Run something long that sends no message, beside the rank's own loop."""
 
-    # --- messages -------------------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------------------------
 
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Have `handler(source, message)` called for every message of this type."""
@@ -143,7 +145,7 @@ class Fabric(ABC):
             busy = work() or busy
         return busy
 
-    # --- arenas ---------------------------------------------------------------------------------------------------------
+    # --- arenas -----------------------------------------------------------------------------------------------------
 
     def view(self, rank: int, offset: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Bytes of an arena on this node, not copied."""
@@ -171,7 +173,7 @@ class Fabric(ABC):
         else:
             self._read(rank, offset, out, then)
 
-    # --- waiting --------------------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------------------------
 
     def wait(
         self,

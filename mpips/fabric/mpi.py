@@ -86,7 +86,7 @@ class MpiFabric(Fabric):
         self._status = MPI.Status()
         self._sends: deque[tuple[MPI.Request, bytes]] = deque()
         self._reads: deque[tuple[MPI.Request, Bytes, Callable[[], None]]] = deque()
-        node = comm.Split(nodes[comm.rank], comm.rank)
+        node = MPI.Intracomm(comm.Split(nodes[comm.rank], comm.rank))
         size = max(PAGE, (size + PAGE - 1) // PAGE * PAGE)
         self._shared = MPI.Win.Allocate_shared(size, 1, comm=node)
         mine = [rank for rank in range(comm.size) if nodes[rank] == nodes[comm.rank]]
@@ -96,7 +96,7 @@ class MpiFabric(Fabric):
         for rank, span in zip(mine, spans, strict=True):
             self._places[rank] = span.address - start
         total = spans[-1].address + spans[-1].nbytes - start
-        self.memory = np.frombuffer(MPI.memory.fromaddress(start, total), np.uint8)
+        self.memory = np.asarray(MPI.memory.fromaddress(start, total)).view(np.uint8)
         own = self._places[comm.rank]
         assert own is not None
         self.arena = self.memory[own : own + size]

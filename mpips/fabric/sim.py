@@ -1,8 +1,8 @@
 """The fabric simulated: any number of ranks in one process, on a virtual clock, in a seeded order of events.
 
-Each rank runs its ordinary code in a greenlet and gives way where a real one would sleep. Messages take a random time but
-stay in order between two ranks, as in MPI; ranks can be killed, paused and cut off from each other. The same seed gives the
-same run.
+Each rank runs its ordinary code in a greenlet and gives way where a real one would sleep. Messages take a random time
+but stay in order between two ranks, as in MPI; ranks can be killed, paused and cut off from each other. The same seed
+gives the same run.
 """
 
 import heapq
@@ -71,7 +71,7 @@ class Simulation:
             for rank, (node, size) in enumerate(zip(nodes, arenas, strict=True))
         ]
 
-    # --- what may go wrong ----------------------------------------------------------------------------------------------
+    # --- what may go wrong ------------------------------------------------------------------------------------------
 
     def kill(self, rank: int, at: float) -> None:
         """Have a rank die when it next looks at the world after this time."""
@@ -89,7 +89,7 @@ class Simulation:
         """Hold back all messages between these ranks and the others for a while."""
         self._cuts.append((set(ranks), at, until))
 
-    # --- running --------------------------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------------------------
 
     def run(self, main: Callable[["SimFabric"], T], limit: float = 3600.0) -> list[T | None]:
         """Run `main` on every rank until all have returned or died; their results, None for the dead.
@@ -231,7 +231,7 @@ class SimFabric(Fabric):
             future.set_exception(error)
         return future
 
-    # --- called by the simulation ---------------------------------------------------------------------------------------
+    # --- called by the simulation -----------------------------------------------------------------------------------
 
     def take(self, source: int, data: bytes) -> None:
         """A message arrives."""

@@ -1,8 +1,8 @@
 """Update rules over arrays: a push applied to the shards of a server, in place.
 
-`cells` is the server's arena as the table's dtype, `words` the same bytes as int64. A shard's version is odd while it is
-written. A rule's function is found by its parameters' type, so one loop serves every rule and its compiled form is cached;
-the loops of a user's rule are compiled anew in each run, since numba can't see whether its file has changed.
+`cells` is the server's arena as the table's dtype, `words` the same bytes as int64. A shard's version is odd while it
+is written. A rule's function is found by its parameters' type, so one loop serves every rule and its compiled form is
+cached; the loops of a user's rule are compiled anew in each run, since numba can't see whether its file has changed.
 """
 
 from typing import Any, NamedTuple
@@ -19,22 +19,22 @@ from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Sgd
 
 
 @njit
-def _assign(rule, value, update, state):  # type: ignore[no-untyped-def]
+def _assign(rule, value, update, state):
     return update
 
 
 @njit
-def _add(rule, value, update, state):  # type: ignore[no-untyped-def]
+def _add(rule, value, update, state):
     return value + update
 
 
 @njit
-def _sgd(rule, value, update, state):  # type: ignore[no-untyped-def]
+def _sgd(rule, value, update, state):
     return value - rule.rate * (update + rule.l2 * value)
 
 
 @njit
-def _adagrad(rule, value, update, state):  # type: ignore[no-untyped-def]
+def _adagrad(rule, value, update, state):
     gradient = update + rule.l2 * value
     state[0] += gradient * gradient
     rate = rule.alpha / (rule.beta + np.sqrt(np.float64(state[0])))
@@ -44,7 +44,7 @@ def _adagrad(rule, value, update, state):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _ftrl(rule, value, update, state):  # type: ignore[no-untyped-def]
+def _ftrl(rule, value, update, state):
     before = np.sqrt(np.float64(state[0]))
     state[0] += update * update
     after = np.sqrt(np.float64(state[0]))
@@ -62,22 +62,24 @@ def step(rule: Any, value: Any, update: Any, state: Any) -> Any:
     """The new value of one parameter under a rule; known to numba alone, see `_step`."""
 
 
-@overload(step)  # type: ignore[untyped-decorator]
-def _step(rule, value, update, state):  # type: ignore[no-untyped-def]
+@overload(step)
+def _step(rule, value, update, state):
     kind = rule.instance_class
     function = _BUILT_IN.get(kind)
     if function is None:
         function = next(known.step for known in RULES.values() if known.parameters is kind)
 
-    def run(rule, value, update, state):  # type: ignore[no-untyped-def]
+    def run(rule, value, update, state):
         return function(rule, value, update, state)
 
     return run
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def apply_range(rule, words, header, values, state, updates):  # type: ignore[no-untyped-def]
-    """Apply `updates` (n,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a word."""
+@njit(nogil=True, cache=True)
+def apply_range(rule, words, header, values, state, updates):
+    """Apply `updates` (n,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a
+    word.
+    """
     words[header + VERSION] += 1
     release()
     for i in range(values.size):
@@ -86,9 +88,10 @@ def apply_range(rule, words, header, values, state, updates):  # type: ignore[no
     words[header + VERSION] += 1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):  # type: ignore[no-untyped-def]
-    """Apply `updates` (n, width) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a word.
+@njit(nogil=True, cache=True)
+def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
+    """Apply `updates` (n, width) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a
+    word.
 
     Returns how many were applied: all, unless a shard is not held here.
     """
@@ -121,10 +124,10 @@ def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
     return keys.size
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots, stride, start):  # type: ignore[no-untyped-def]
-    """The same for a sparse table, whose new keys are inserted; stops, and returns where, at a shard that must grow first,
-    or that is not held here.
+@njit(nogil=True, cache=True)
+def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots, stride, start):
+    """The same for a sparse table, whose new keys are inserted; stops, and returns where, at a shard that must grow
+    first, or that is not held here.
     """
     ratio = 8 // cells.itemsize
     for i in range(start, keys.size):

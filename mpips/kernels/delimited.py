@@ -22,7 +22,7 @@ from mpips.kernels.parse import (
 
 
 @njit(nogil=True, cache=True)
-def count_records(text, delimiter, quote, limit):  # type: ignore[no-untyped-def]
+def count_records(text, delimiter, quote, limit):
     """Number of records in delimited text, at most `limit`, and where the last of them ends.
 
     A quoted cell may hold newlines; an empty line is no record. `quote` is -1 where nothing is quoted.
@@ -59,7 +59,7 @@ def count_records(text, delimiter, quote, limit):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True)
-def _bucket_integer(text, start, stop):  # type: ignore[no-untyped-def]
+def _bucket_integer(text, start, stop):
     """Write over an integer v its bucket, v itself up to 2 and 2 + floor(log(v)^2) above; the new stop.
 
     The bucket is never longer than the integer. -1 where there is no integer of up to 18 digits.
@@ -86,7 +86,7 @@ def _bucket_integer(text, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _cell_at(text, p, delimiter, quote):  # type: ignore[no-untyped-def]
+def _cell_at(text, p, delimiter, quote):
     """The cell at p: its start and stop, the position of what ends it, and what is wrong with it, or 0."""
     reason = 0
     start = p
@@ -118,7 +118,7 @@ def _cell_at(text, p, delimiter, quote):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _label_in(text, start, stop, operator, threshold):  # type: ignore[no-untyped-def]
+def _label_in(text, start, stop, operator, threshold):
     """The label that the number in a cell gives, and what is wrong with it, or 0."""
     while start < stop and is_blank(text[start]):
         start += 1
@@ -132,9 +132,7 @@ def _label_in(text, start, stop, operator, threshold):  # type: ignore[no-untype
 
 
 @njit(nogil=True, cache=True)
-def split_cells(  # type: ignore[no-untyped-def]
-    text, delimiter, quote, slots, integers, label, operator, threshold, spans, labels, numbers, fault
-):
+def split_cells(text, delimiter, quote, slots, integers, label, operator, threshold, spans, labels, numbers, fault):
     """Find the cells of the wanted columns in delimited text (RFC 4180), and the labels.
 
     A quote inside an unquoted cell stands for itself. In a quoted cell, double quotes are made single, in place.

@@ -10,7 +10,7 @@ _TIMES = (0xC3, 0x97)  # the bytes of "×"
 
 
 @njit(nogil=True, cache=True)
-def hash_cells(text, spans, slots, slot_ptr, bits, keys, checks):  # type: ignore[no-untyped-def]
+def hash_cells(text, spans, slots, slot_ptr, bits, keys, checks):
     """The key of every field of every row: field << 56 | a 56-bit hash of its cells.
 
     Parameters
@@ -58,7 +58,7 @@ def hash_cells(text, spans, slots, slot_ptr, bits, keys, checks):  # type: ignor
 
 
 @njit(nogil=True, cache=True)
-def add_keys(keys, checks, slots, known, known_checks, count, fresh):  # type: ignore[no-untyped-def]
+def add_keys(keys, checks, slots, known, known_checks, count, fresh):
     """Add to the known keys those that are new, in the order of their first appearance.
 
     Parameters
@@ -97,7 +97,7 @@ def add_keys(keys, checks, slots, known, known_checks, count, fresh):  # type: i
 
 
 @njit(nogil=True, cache=True)
-def enter_keys(slots, known):  # type: ignore[no-untyped-def]
+def enter_keys(slots, known):
     """Fill an empty hash table (int32[2^k], all -1) with the positions of distinct keys."""
     mask = np.uint64(slots.size - 1)
     for i in range(known.size):
@@ -108,7 +108,7 @@ def enter_keys(slots, known):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def join_cells(text, spans, slots, slot_ptr, labels, label_ptr, chosen, offsets, out):  # type: ignore[no-untyped-def]
+def join_cells(text, spans, slots, slot_ptr, labels, label_ptr, chosen, offsets, out):
     """Write the names "field=cell×cell" of the chosen features, one after another.
 
     Parameters

@@ -1,7 +1,8 @@
 """What a worker reads: values of keys straight from the arenas of servers on its node, and copies into its own arena.
 
 `words` and `cells` view the memory of all arenas on the node as int64 and as the table's dtype. `places` (shards, 2)
-holds, for each shard, the word of its header and the byte offset of its server's arena, or -1 when that is on another node.
+holds, for each shard, the word of its header and the byte offset of its server's arena, or -1 when that is on another
+node.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ from mpips.kernels.partition import shard_of
 from mpips.kernels.sparse import AHEAD, fetch, find
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def gather_dense(words, cells, places, bits, width, keys, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def gather_dense(words, cells, places, bits, width, keys, out):
     """Copy the rows `keys` (n,) of a dense table into `out` (n·width,); keys whose shard is not on this node are left.
 
     The inner loop is as plain as can be: many loads are then under way at once.
@@ -39,8 +40,8 @@ def gather_dense(words, cells, places, bits, width, keys, out):  # type: ignore[
         i = end
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def gather_sparse(words, cells, places, bits, width, stride, keys, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def gather_sparse(words, cells, places, bits, width, stride, keys, out):
     """Copy the rows of any keys of a sparse table into `out` (n·width,), zeros where there is none.
 
     A shard whose block moves meanwhile is noticed by its LOCATION, and the key is looked up again.
@@ -73,8 +74,8 @@ def gather_sparse(words, cells, places, bits, width, stride, keys, out):  # type
                 break
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def read_range(words, header, cells, start, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def read_range(words, header, cells, start, out):
     """Copy `out.size` cells from `start`; True when the shard was not written meanwhile."""
     before = words[header + VERSION]
     acquire()
@@ -83,28 +84,30 @@ def read_range(words, header, cells, start, out):  # type: ignore[no-untyped-def
     return before & 1 == 0 and words[header + VERSION] == before
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def check_keys(keys, rows):  # type: ignore[no-untyped-def]
-    """Index of the first key that is not larger than the one before it, or not below `rows` (0: no bound); -1 if all are."""
+@njit(nogil=True, cache=True)
+def check_keys(keys, rows):
+    """Index of the first key that is not larger than the one before it, or not below `rows` (0: no bound); -1 if
+    all are.
+    """
     for i in range(keys.size):
         if (i > 0 and keys[i] <= keys[i - 1]) or (rows > 0 and keys[i] >= rows):
             return i
     return -1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def copy_finite(values, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def copy_finite(values, out):
     """Copy (n,) values; returns how many are NaN or infinite."""
     bad = 0
     for i in range(values.size):
         value = values[i]
         out[i] = value
-        bad += not (value - value == 0)
+        bad += not np.isfinite(value)
     return bad
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def copy_finite_rows(values, order, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def copy_finite_rows(values, order, out):
     """Copy the rows of `values` (n, width) in the order given; returns how many values are NaN or infinite."""
     bad = 0
     for i in range(order.size):
@@ -112,12 +115,12 @@ def copy_finite_rows(values, order, out):  # type: ignore[no-untyped-def]
         for j in range(values.shape[1]):
             value = values[row, j]
             out[i, j] = value
-            bad += not (value - value == 0)
+            bad += not np.isfinite(value)
     return bad
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scatter_rows(values, order, out):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def scatter_rows(values, order, out):
     """Put row i of `values` (n, width) at row ``order[i]`` of `out`."""
     for i in range(order.size):
         for j in range(values.shape[1]):

@@ -9,7 +9,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 @njit(nogil=True, cache=True)
-def mix64(x):  # type: ignore[no-untyped-def]
+def mix64(x):
     """Scatter one uint64 over all 64 bits, one to one.
 
     Source: the finaliser of splitmix64 (Steele, Lea and Flood 2014; Stafford's variant 13).
@@ -21,7 +21,7 @@ def mix64(x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def hash_bytes(text, start, stop, seed):  # type: ignore[no-untyped-def]
+def hash_bytes(text, start, stop, seed):
     """Hash the bytes text[start:stop] (uint8) to one uint64; `seed` chooses the function.
 
     Eight bytes at a time; the last word holds at most seven, and their number, so up to seven bytes never collide.

@@ -13,13 +13,13 @@ LOCATION = 1  # (block offset // 64) << 8 | log2 of the capacity; 0: not held he
 COUNT = 2  # sparse: keys held
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, inline="always")
 def block_of(location: int) -> int:
     """Byte offset of a shard's block in its arena."""
     return (location >> 8) << 6
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, inline="always")
 def bits_of(location: int) -> int:
     """log2 of a shard's capacity in rows."""
     return location & 0xFF

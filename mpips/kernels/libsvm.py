@@ -25,19 +25,19 @@ _LARGEST = np.uint64(2**64 - 1)
 
 
 @njit(nogil=True, cache=True)
-def _ends_token(byte):  # type: ignore[no-untyped-def]
+def _ends_token(byte):
     return is_blank(byte) or byte in (NEWLINE, HASH)
 
 
 @njit(nogil=True, cache=True)
-def _token_end(text, p):  # type: ignore[no-untyped-def]
+def _token_end(text, p):
     while not _ends_token(text[p]):
         p += 1
     return p
 
 
 @njit(nogil=True, cache=True)
-def count_libsvm(text):  # type: ignore[no-untyped-def]
+def count_libsvm(text):
     """Number of rows of a text, and where its last whole line ends; a blank line or a comment is no row.
 
     The text need not end with a newline.
@@ -58,7 +58,7 @@ def count_libsvm(text):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sort_row(keys, values, start, stop):  # type: ignore[no-untyped-def]
+def _sort_row(keys, values, start, stop):
     """Heap sort keys[start:stop], and values along; False when a key is there twice."""
     n = stop - start
     for step in range(n + n // 2):
@@ -87,7 +87,7 @@ def _sort_row(keys, values, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def parse_libsvm(text, labels, numbers, indptr, keys, values, fault):  # type: ignore[no-untyped-def]
+def parse_libsvm(text, labels, numbers, indptr, keys, values, fault):
     """Parse rows `label key:value key:value … # comment`; the keys of a row may come in any order.
 
     Parameters

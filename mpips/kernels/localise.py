@@ -11,7 +11,7 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 
 @njit(nogil=True, cache=True)
-def gather_rows(indptr, keys, values, order, out_indptr, out_keys, out_values):  # type: ignore[no-untyped-def]
+def gather_rows(indptr, keys, values, order, out_indptr, out_keys, out_values):
     """Copy the rows `order` of a ragged array, in that order.
 
     Parameters
@@ -38,7 +38,7 @@ def gather_rows(indptr, keys, values, order, out_indptr, out_keys, out_values): 
 
 
 @njit(nogil=True, cache=True)
-def sort_order(keys):  # type: ignore[no-untyped-def]
+def sort_order(keys):
     """Positions (int32[n]) that sort keys (uint64[n]), stable: a radix sort, without the constant digits."""
     n = keys.size
     counts = np.zeros((_DIGITS, _BUCKETS), np.int32)
@@ -70,7 +70,7 @@ def sort_order(keys):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def localise(keys, slots, indices):  # type: ignore[no-untyped-def]
+def localise(keys, slots, indices):
     """The distinct keys in order, and for every key its position among them.
 
     Parameters

@@ -7,8 +7,8 @@ BINS = 4096  # as in `metrics.Evaluation`
 LIMIT = 16.0  # scores beyond ±LIMIT share the outermost bins
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def score(indptr, indices, values, row, weights):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def score(indptr, indices, values, row, weights):
     """Inner product of one row with the weights; `values` of size 0 means that all are 1."""
     z = 0.0
     if values.size == 0:
@@ -20,15 +20,15 @@ def score(indptr, indices, values, row, weights):  # type: ignore[no-untyped-def
     return z
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def log_loss(z, label):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def log_loss(z, label):
     """−log of the probability that the score z gives to a label of 0 or 1."""
     margin = z if label > 0.5 else -z
     return np.log1p(np.exp(-margin)) if margin > 0 else np.log1p(np.exp(margin)) - margin
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def loss_gradient(indptr, indices, values, labels, weights, gradient):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def loss_gradient(indptr, indices, values, labels, weights, gradient):
     """Logistic loss summed over the rows; its gradient by weight is added to `gradient` (features,), float32.
 
     Source: Li et al. 2014, section 5.1 (sparse logistic regression).
@@ -47,8 +47,8 @@ def loss_gradient(indptr, indices, values, labels, weights, gradient):  # type: 
     return loss
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def evaluate(indptr, indices, values, labels, weights, histogram):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def evaluate(indptr, indices, values, labels, weights, histogram):
     """Logistic loss summed over the rows; every score is counted in `histogram` (2, BINS) by its label."""
     loss = 0.0
     for row in range(labels.size):

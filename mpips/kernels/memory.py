@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def acquire(typingctx: Any) -> Any:
     """Loads after this line are not done before it."""
 
@@ -22,7 +22,7 @@ def acquire(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def release(typingctx: Any) -> Any:
     """Stores before this line are not done after it."""
 
@@ -33,7 +33,7 @@ def release(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
     """Begin to bring ``array[index]`` of a one-dimensional array into the cache."""
 

@@ -23,7 +23,7 @@ _POWERS = 10.0 ** np.arange(23)
 
 
 @njit(nogil=True, cache=True)
-def parse_number(text, start):  # type: ignore[no-untyped-def]
+def parse_number(text, start):
     """Read a decimal number at `start`: (float64 value, position after it).
 
     The position is `start` where there is no number, or one that float32 cannot hold.
@@ -80,7 +80,7 @@ def parse_number(text, start):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def report(fault, reason, line, column, start, stop):  # type: ignore[no-untyped-def]
+def report(fault, reason, line, column, start, stop):
     if fault[0] == 0:
         fault[1] = reason
         fault[2] = line
@@ -91,12 +91,12 @@ def report(fault, reason, line, column, start, stop):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True)
-def is_blank(byte):  # type: ignore[no-untyped-def]
+def is_blank(byte):
     return byte in (SPACE, TAB, RETURN)
 
 
 @njit(nogil=True, cache=True)
-def label_of(value, operator, threshold):  # type: ignore[no-untyped-def]
+def label_of(value, operator, threshold):
     """The label of a number: 1, 0, or -1 when IS_ONE is asked of a number other than -1, 0 and 1."""
     if operator == GREATER:
         return np.float32(value > threshold)

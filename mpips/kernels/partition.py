@@ -6,14 +6,14 @@ from numba import njit
 from mpips.kernels.hashing import mix64
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def shard_of(key, dense, bits):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, inline="always")
+def shard_of(key, dense, bits):
     """The shard of a key: by its row in a dense table, by its hash in a sparse one."""
     return np.int64(key >> np.uint64(bits)) if dense else np.int64(mix64(key) >> np.uint64(64 - bits))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def group(keys, dense, bits, server_of, servers):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def group(keys, dense, bits, server_of, servers):
     """Group keys by server and, within a server, by shard.
 
     Parameters
@@ -54,8 +54,8 @@ def group(keys, dense, bits, server_of, servers):  # type: ignore[no-untyped-def
     return order, bounds
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def shard_starts(keys, dense, bits, parts):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def shard_starts(keys, dense, bits, parts):
     """Cut keys, grouped by shard, into about equal parts that share no shard: (parts + 1,) positions."""
     cuts = np.zeros(parts + 1, np.int64)
     for part in range(1, parts + 1):

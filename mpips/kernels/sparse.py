@@ -1,8 +1,8 @@
 """Open addressing over a block of an arena: 2^bits + 1 rows, each a key, its values and their update state.
 
-A row lies in one stretch, so that looking a key up and using it costs one trip to memory. The word EMPTY marks a free row;
-the key that has this very value lives in the last row, outside the probing. Values are zero before their key is written,
-so a reader that finds a key finds a valid value.
+A row lies in one stretch, so that looking a key up and using it costs one trip to memory. The word EMPTY marks a free
+row; the key that has this very value lives in the last row, outside the probing. Values are zero before their key is
+written, so a reader that finds a key finds a valid value.
 
 `words` views an arena as int64 and `cells` as the table's dtype; `block` is the word where a block begins, `stride` the
 words of a row (see `row_words`).
@@ -31,8 +31,8 @@ def block_bytes(bits: int, stride: int) -> int:
     return ((1 << bits) + 1) * stride * 8
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def find(words, block, bits, stride, key):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def find(words, block, bits, stride, key):
     """Row of a key, or the free row where it belongs, as ``-1 - row``."""
     capacity = np.int64(1) << bits
     if key == EMPTY:
@@ -49,8 +49,8 @@ def find(words, block, bits, stride, key):  # type: ignore[no-untyped-def]
     return -1 - capacity
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def fetch(words, header, base, stride, key):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def fetch(words, header, base, stride, key):
     """Begin to bring the row where a key's probing starts into the cache; `base` is the byte offset of the arena."""
     where = words[header + LOCATION]
     mask = (np.int64(1) << bits_of(where)) - 1
@@ -58,15 +58,15 @@ def fetch(words, header, base, stride, key):  # type: ignore[no-untyped-def]
     prefetch(words, ((base + block_of(where)) >> 3) + row * stride)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def occupy(words, block, bits, stride, row, key):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def occupy(words, block, bits, stride, row, key):
     """Write a key into its row, after the values that readers may find there."""
     release()
     words[block + row * stride] = np.int64(_TAKEN) if row == np.int64(1) << bits else np.int64(key)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def clear(words, block, bits, stride):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def clear(words, block, bits, stride):
     """Make an empty table of a fresh block."""
     for row in range((np.int64(1) << bits) + 1):
         at = block + row * stride
@@ -74,8 +74,8 @@ def clear(words, block, bits, stride):  # type: ignore[no-untyped-def]
         words[at + 1 : at + stride] = 0
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def move(words, old, old_bits, new, new_bits, stride):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def move(words, old, old_bits, new, new_bits, stride):
     """Copy every row of a block into a cleared, larger one."""
     capacity = np.int64(1) << old_bits
     for row in range(capacity + 1):
@@ -90,9 +90,10 @@ def move(words, old, old_bits, new, new_bits, stride):  # type: ignore[no-untype
         occupy(words, new, new_bits, stride, target, key)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scan(words, cells, block, bits, stride, lo, hi, whole, keys, values, state):  # type: ignore[no-untyped-def]
-    """Copy out the rows with ``lo <= key < hi`` (`whole`: no upper bound), unsorted, as many as fit; returns how many there are.
+@njit(nogil=True, cache=True)
+def scan(words, cells, block, bits, stride, lo, hi, whole, keys, values, state):
+    """Copy out the rows with ``lo <= key < hi`` (`whole`: no upper bound), unsorted, as many as fit; returns how many
+    there are.
 
     `keys` (n,), `values` (n, width) and `state` (n, width·slots, or (0, 0) to leave it) are filled.
     """
@@ -121,11 +122,13 @@ def scan(words, cells, block, bits, stride, lo, hi, whole, keys, values, state):
     return n
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def load(words, cells, headers, keys, values, state, bits, stride, start):  # type: ignore[no-untyped-def]
-    """Put rows with their update state back, as a checkpoint has them; stops, and returns where, at a shard that is full.
+@njit(nogil=True, cache=True)
+def load(words, cells, headers, keys, values, state, bits, stride, start):
+    """Put rows with their update state back, as a checkpoint has them; stops, and returns where, at a shard that is
+    full.
 
-    `headers` is the word of the table's first header, `bits` log2 of its shards; keys whose shard is not held are passed over.
+    `headers` is the word of the table's first header, `bits` log2 of its shards; keys whose shard is not held are
+    passed over.
     """
     ratio = 8 // cells.itemsize
     width = values.shape[1]
@@ -150,7 +153,7 @@ def load(words, cells, headers, keys, values, state, bits, stride, start):  # ty
     return keys.size
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def is_full(words, header):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def is_full(words, header):
     """Whether a shard must grow before it takes another key: two thirds of its rows are used."""
     return words[header + COUNT] * 3 >= (np.int64(1) << bits_of(words[header + LOCATION])) * 2

@@ -154,12 +154,14 @@ class Desk:
             "examples": state.examples,
             "examples_per_second": round(state.examples / state.training_seconds, 1) if state.training_seconds else 0.0,
             "roles": self._view.counts(),
-            "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version(), "mpi": self._mpi},
+            "versions": {
+                **{name: version(name) for name in PACKAGES},
+                "python": platform.python_version(),
+                "mpi": self._mpi,
+            },
         }
 
 
 def results_of(desk: Desk) -> list[Any]:
     """What the workers' programs returned, in order of rank."""
     return [result for _, result in sorted(desk.scheduler.results.items())]
-
-

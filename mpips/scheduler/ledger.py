@@ -21,7 +21,8 @@ class Batches(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """Workloads of a job: an epoch's train batches in a seeded order, and now and then an evaluation of all test batches.
+    """Workloads of a job: an epoch's train batches in a seeded order, and now and then an evaluation of all test
+    batches.
 
     An epoch's workloads are handed out while the last of the epoch before are under way, unless an evaluation stands
     between them: that waits for every push, and holds the next epoch back until it is over.
@@ -83,7 +84,7 @@ class Ledger:
             "batches": [[b.train, b.test] for b in self._batches],
         }
 
-    # --- handing out ----------------------------------------------------------------------------------------------------
+    # --- handing out ------------------------------------------------------------------------------------------------
 
     def next(self, worker: int) -> Workload | None:
         """The next workload for a worker, or None while there is none to give."""
@@ -109,7 +110,9 @@ class Ledger:
         stage = (workload.epoch, workload.train)
         self._left[stage] -= 1
         if workload.train:
-            self._done.setdefault(workload.epoch, []).append([self._position(workload.data_server), workload.batches[0]])
+            self._done.setdefault(workload.epoch, []).append(
+                [self._position(workload.data_server), workload.batches[0]]
+            )
         if self._left[stage] == 0:
             del self._left[stage]
             self._done = {epoch: done for epoch, done in self._done.items() if epoch > self.finished_epochs}

@@ -1,7 +1,8 @@
 """The scheduler's decisions, as a state machine: messages and the time come in, effects go out.
 
-It brings the job up (data read, tables made, workers begun), hands out workloads, has servers write checkpoints, and ends
-the job: when the work is done, when someone asks, or when something is wrong. It does no I/O; `effects` says what to do.
+It brings the job up (data read, tables made, workers begun), hands out workloads, has servers write checkpoints, and
+ends the job: when the work is done, when someone asks, or when something is wrong. It does no I/O; `effects` says
+what to do.
 """
 
 from typing import Any, NamedTuple
@@ -159,7 +160,7 @@ class Scheduler:
         """Something is wrong here: end the job, with a checkpoint if there is anything to save."""
         self._stop(End("failed", reason), now)
 
-    # --- up -------------------------------------------------------------------------------------------------------------
+    # --- up ---------------------------------------------------------------------------------------------------------
 
     def _hello(self, source: int, message: m.Hello, now: float) -> None:
         self.hellos[source] = message
@@ -226,7 +227,7 @@ class Scheduler:
         for worker in self._view.workers:
             self._send(worker, m.Begin(self._tables))
 
-    # --- work -----------------------------------------------------------------------------------------------------------
+    # --- work -------------------------------------------------------------------------------------------------------
 
     def _work_request(self, source: int, message: m.WorkRequest, now: float) -> None:
         self._hungry.append(source)
@@ -323,7 +324,7 @@ class Scheduler:
             event["loss"] = loss / rows
         self._log(now, "progress", **event)
 
-    # --- checkpoints ----------------------------------------------------------------------------------------------------
+    # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save(self, now: float) -> None:
         self._saving = set(self._view.servers)
@@ -380,7 +381,7 @@ class Scheduler:
         else:
             self._end(f"the last checkpoint was not written: {error}")
 
-    # --- down -----------------------------------------------------------------------------------------------------------
+    # --- down -------------------------------------------------------------------------------------------------------
 
     def _stop(self, end: End, now: float, save: bool = True) -> None:
         """Begin the end: a last checkpoint where there is something to save, then the farewell."""

@@ -76,7 +76,9 @@ def complete(roles: Roles, ranks: int) -> Roles:
         when there are fewer ranks than roles, or fewer than 3.
     """
     if ranks < FEWEST_RANKS:
-        raise RolesError(f"a job needs at least {FEWEST_RANKS} ranks, got {ranks}: start it with -n {FEWEST_RANKS} or more")
+        raise RolesError(
+            f"a job needs at least {FEWEST_RANKS} ranks, got {ranks}: start it with -n {FEWEST_RANKS} or more"
+        )
     spares = roles.spares or 0
     free = ranks - 1 - spares
     data_servers = roles.data_servers
@@ -90,8 +92,8 @@ def complete(roles: Roles, ranks: int) -> Roles:
     total = 1 + servers + data_servers + workers + spares
     if total > ranks:
         raise RolesError(
-            f"the roles need {total} ranks (1 scheduler, {servers} servers, {data_servers} data servers, {workers} workers, "
-            f"{spares} spares), the job has {ranks}: start more ranks or lower [roles]"
+            f"the roles need {total} ranks (1 scheduler, {servers} servers, {data_servers} data servers, "
+            f"{workers} workers, {spares} spares), the job has {ranks}: start more ranks or lower [roles]"
         )
     return Roles(servers=servers, data_servers=data_servers, workers=workers, spares=ranks - total + spares)
 

@@ -77,7 +77,7 @@ class Server:
         fabric.on(Checkpoint, self._checkpoint)
         fabric.background += [self._save_step, self._report]
 
-    # --- tables ---------------------------------------------------------------------------------------------------------
+    # --- tables -----------------------------------------------------------------------------------------------------
 
     def _create(self, source: int, message: CreateTables) -> None:
         error = None
@@ -107,7 +107,9 @@ class Server:
                 if saved is None or (saved.kind, saved.width, saved.dtype, saved.slots) != (
                     spec.kind, spec.width, spec.dtype, spec.slots,
                 ) or (spec.kind == "dense" and saved.rows != spec.rows):  # fmt: skip
-                    raise CheckpointError(f'{path}: its table "{spec.name}" does not have the shape or rule that the job file asks for')
+                    raise CheckpointError(
+                        f'{path}: its table "{spec.name}" does not have the shape or rule that the job file asks for'
+                    )
                 if spec.kind == "sparse":
                     shards.load(generation.sparse(spec.name))
                     continue
@@ -115,13 +117,15 @@ class Server:
                     values, state = shards.dense_rows(shard)
                     values[:], state[:] = generation.dense(spec.name, *spec.shard_range(shard))
 
-    # --- push -----------------------------------------------------------------------------------------------------------
+    # --- push -------------------------------------------------------------------------------------------------------
 
     def _push_keys(self, source: int, message: PushKeys) -> None:
         spec = self.tables[message.table].spec
         keys = (message.keys, message.count, 1, "uint64")
         values = (message.values, message.count, spec.width, spec.dtype)
-        self._read(source, [keys, values], lambda read: self._apply(source, message, self.tables[message.table].push, *read))
+        self._read(
+            source, [keys, values], lambda read: self._apply(source, message, self.tables[message.table].push, *read)
+        )
 
     def _push_range(self, source: int, message: PushRange) -> None:
         shards = self.tables[message.table]
@@ -170,7 +174,7 @@ class Server:
         if len(queue) == 1:
             begin(end)
 
-    # --- pull from another node -----------------------------------------------------------------------------------------
+    # --- pull from another node -------------------------------------------------------------------------------------
 
     def _pull_keys(self, source: int, message: PullKeys) -> None:
         shards = self.tables[message.table]
@@ -204,7 +208,7 @@ class Server:
     def _taken(self, source: int, message: PullTaken) -> None:
         self._fabric.space.free(self._answers.pop((source, message.time)))
 
-    # --- the course of the job ------------------------------------------------------------------------------------------
+    # --- the course of the job --------------------------------------------------------------------------------------
 
     def _measure(self, source: int, message: Measure) -> None:
         self._fabric.send(source, Measured(message.epoch, {t.spec.name: t.nonzeros() for t in self.tables}))

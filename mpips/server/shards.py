@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -59,7 +60,7 @@ class Shards:
         self._local[:, 1] = 0
         self._words[self._headers : self._headers + spec.shards * header.WORDS] = 0
 
-    # --- placement ------------------------------------------------------------------------------------------------------
+    # --- placement --------------------------------------------------------------------------------------------------
 
     def hold(self, shards: Iterable[int]) -> None:
         """Make empty shards; their values and state are zero."""
@@ -97,7 +98,7 @@ class Shards:
         head[header.LOCATION] = header.location(block, bits + 1)
         self._space.free(old_block)
 
-    # --- push -----------------------------------------------------------------------------------------------------------
+    # --- push -------------------------------------------------------------------------------------------------------
 
     def push(self, keys: Array, updates: Array) -> None:
         """Apply the update rule to keys (n,) uint64, grouped by shard, with updates (n, width).
@@ -113,7 +114,7 @@ class Shards:
             self._push(keys, updates)
             return
         cuts = shard_starts(keys, self.spec.kind == "dense", self.spec.shard_bits, self._threads)
-        parts = [(keys[a:b], updates[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
+        parts = [(keys[a:b], updates[a:b]) for a, b in pairwise(cuts) if b > a]
         for _ in self._pool.map(lambda part: self._push(*part), parts):
             pass
 
@@ -121,7 +122,15 @@ class Shards:
         spec = self.spec
         if spec.kind == "dense":
             done = self._loops.dense(
-                self._rule, self._words, self._cells, self._headers, keys, updates, spec.shard_bits, spec.width, spec.slots
+                self._rule,
+                self._words,
+                self._cells,
+                self._headers,
+                keys,
+                updates,
+                spec.shard_bits,
+                spec.width,
+                spec.slots,
             )
             if done < keys.size:
                 raise NotHeld(f'table "{spec.name}": row {keys[done]} is not held here')
@@ -143,7 +152,9 @@ class Shards:
             self._grow(shard)
 
     def push_range(self, lo: int, hi: int, updates: Array) -> None:
-        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is (hi-lo, width)."""
+        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is (hi-
+        lo, width).
+        """
         spec = self.spec
         first, last = lo >> spec.shard_bits, (hi - 1) >> spec.shard_bits
         mine = [shard for shard in self.held if first <= shard <= last]
@@ -154,7 +165,9 @@ class Shards:
             values, state = self._block(shard)
             cells = slice((a - start) * spec.width, (b - start) * spec.width)
             head = self._headers + shard * header.WORDS
-            self._loops.range(self._rule, self._words, head, values[cells], state[cells], updates[a - lo : b - lo].reshape(-1))
+            self._loops.range(
+                self._rule, self._words, head, values[cells], state[cells], updates[a - lo : b - lo].reshape(-1)
+            )
 
         if self._pool is None or (hi - lo) * spec.width < THREADED_ROWS:
             for shard in mine:
@@ -171,7 +184,7 @@ class Shards:
         values = self._cells[start : start + cells]
         return values, self._cells[start + cells : start + cells * (1 + spec.slots)].reshape(cells, spec.slots)
 
-    # --- pull -----------------------------------------------------------------------------------------------------------
+    # --- pull -------------------------------------------------------------------------------------------------------
 
     def pull(self, keys: Array, out: Array) -> None:
         """Copy the values of keys (n,) into `out` (n, width)."""
@@ -182,15 +195,21 @@ class Shards:
             gather_sparse(self._words, self._cells, self._local, spec.shard_bits, spec.width, self._stride, keys, flat)
 
     def scan(self, lo: int, hi: int | None) -> tuple[Array, Array]:
-        """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no bound."""
+        """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no
+        bound.
+        """
         parts = [self.rows(shard, lo, hi, with_state=False) for shard in self.held]
         keys = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.uint64)
-        values = np.concatenate([part[1] for part in parts]) if parts else np.empty((0, self.spec.width), self.spec.dtype)
+        values = (
+            np.concatenate([part[1] for part in parts]) if parts else np.empty((0, self.spec.width), self.spec.dtype)
+        )
         return keys, values
 
-    # --- whole shards ---------------------------------------------------------------------------------------------------
+    # --- whole shards -----------------------------------------------------------------------------------------------
 
-    def rows(self, shard: int, lo: int = 0, hi: int | None = None, with_state: bool = True) -> tuple[Array, Array, Array]:
+    def rows(
+        self, shard: int, lo: int = 0, hi: int | None = None, with_state: bool = True
+    ) -> tuple[Array, Array, Array]:
         """Keys (n,), values (n, width) and state (n, width, slots) of a sparse shard, copied."""
         spec = self.spec
         head = self._header(shard)
@@ -214,7 +233,9 @@ class Shards:
         return values[:cells].reshape(hi - lo, spec.width), state[:cells].reshape(hi - lo, spec.width, spec.slots)
 
     def load(self, blocks: Iterator[tuple[Array, Array, Array]]) -> None:
-        """Fill a sparse table's shards from blocks of keys, values and state; keys of other servers' shards are passed over."""
+        """Fill a sparse table's shards from blocks of keys, values and state; keys of other servers' shards are
+        passed over.
+        """
         spec = self.spec
         for keys, values, state in blocks:
             done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)

@@ -41,10 +41,7 @@ class Batches:
             self._ask()
             workload, number = self._coming[0]
             server = workload.data_server
-            self._fabric.wait(
-                lambda: bool(self._ready[server, number]), f"batch {number}", lambda: {server}, timeout=None
-            )
-            blob = self._ready[server, number].popleft()
+            blob = self._next_blob(server, number)
             if isinstance(blob, BatchReady):
                 yield workload, number, Batch.unpack(self._fabric.view(server, blob.offset, blob.size))
                 self._fabric.send(server, BatchTaken(number))
@@ -52,6 +49,11 @@ class Batches:
                 yield workload, number, Batch.unpack(blob)
             self._coming.popleft()
             self._asked -= 1
+
+    def _next_blob(self, server: int, number: int) -> Blob | BatchReady:
+        ready = self._ready[server, number]
+        self._fabric.wait(lambda: bool(ready), f"batch {number}", lambda: {server}, timeout=None)
+        return ready.popleft()
 
     def _ask(self) -> None:
         for workload, number in list(self._coming)[self._asked : AHEAD]:

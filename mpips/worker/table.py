@@ -1,7 +1,8 @@
 """A table as a worker sees it: push and pull of a key range or a sorted key list.
 
 On the server's own node a pull is a load from its arena; from another node it is a one-sided read of a range, or an
-answer that the server leaves in its arena. A push leaves keys and values in this worker's arena and names them in a message.
+answer that the server leaves in its arena. A push leaves keys and values in this worker's arena and names them in a
+message.
 """
 
 from collections import deque
@@ -48,7 +49,7 @@ class Keys:
     Made by `Table.keys`; `array` (n,) uint64 holds the keys.
     """
 
-    __slots__ = ("array", "order", "bounds")
+    __slots__ = ("array", "bounds", "order")
 
     def __init__(self, array: Array, order: Array, bounds: list[int]) -> None:
         self.array = array
@@ -118,7 +119,7 @@ class Table:
         """The table's name."""
         return self.spec.name
 
-    # --- keys -----------------------------------------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------------------------
 
     def keys(self, keys: Any) -> Keys:
         """Check a key list and find out who has which of them.
@@ -135,7 +136,9 @@ class Table:
         spec = self.spec
         array = keys if isinstance(keys, np.ndarray) else _integers(keys, spec.name)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise KeyRangeError(f'table "{spec.name}": keys must be a list of integers, got {array.dtype} {array.shape}')
+            raise KeyRangeError(
+                f'table "{spec.name}": keys must be a list of integers, got {array.dtype} {array.shape}'
+            )
         if array.dtype.kind == "i" and array.size and array.min() < 0:
             raise KeyRangeError(f'table "{spec.name}": key {array.min()} is negative')
         array = np.ascontiguousarray(array, np.uint64)
@@ -145,7 +148,7 @@ class Table:
             if spec.kind == "dense" and key >= spec.rows:
                 raise KeyRangeError(f'table "{spec.name}": key {key} is out of range [0, {spec.rows})')
             raise KeyRangeError(
-                f'table "{spec.name}": keys must be sorted and unique, but key {key} follows {array[wrong - 1]} (position {wrong})'
+                f'table "{spec.name}": keys must be sorted and unique, but {array[wrong - 1]} precedes {key}'
             )
         if len(self._servers) == 1 and spec.kind == "dense":
             return Keys(array, NO_ORDER, [0, array.size])
@@ -165,7 +168,7 @@ class Table:
     def _shape(self, n: int) -> Shape:
         return (n,) if self.spec.width == 1 else (n, self.spec.width)
 
-    # --- push -----------------------------------------------------------------------------------------------------------
+    # --- push -------------------------------------------------------------------------------------------------------
 
     def push(self, keys: Any, values: Any, after: Iterable[Task[Any]] = ()) -> Task[None]:
         """Send updates, which the servers apply by the table's rule.
@@ -280,7 +283,7 @@ class Table:
         surplus = 0 if self.delay is None else len(self._pushes) - self.delay
         return [self._pushes[i] for i in range(max(surplus, 0))]
 
-    # --- pull -----------------------------------------------------------------------------------------------------------
+    # --- pull -------------------------------------------------------------------------------------------------------
 
     def pull(
         self, keys: Any, out: Array | None = None, after: Iterable[Task[Any]] = (), consistent: bool = False
@@ -338,7 +341,9 @@ class Table:
                 gather_sparse(
                     self._words, self._cells, self._places, spec.shard_bits, spec.width, self._stride, keys.array, flat
                 )
-        far = [i for i, server in enumerate(self._servers) if server in self._far and keys.bounds[i + 1] > keys.bounds[i]]
+        far = [
+            i for i, server in enumerate(self._servers) if server in self._far and keys.bounds[i + 1] > keys.bounds[i]
+        ]
         result = out.reshape(self._shape(out.shape[0]))
         if not far:
             task.finish(result)
@@ -389,7 +394,9 @@ class Table:
                 cells[:] = self._cells[first : first + cells.size]
                 continue
             self._fabric.wait(
-                lambda head=head, first=first, cells=cells: bool(read_range(self._words, head, self._cells, first, cells)),  # type: ignore[misc]
+                lambda head=head, first=first, cells=cells: bool(
+                    read_range(self._words, head, self._cells, first, cells)
+                ),  # type: ignore[misc]
                 f'shard {shard} of table "{self.name}" to be at rest',
             )
         result = out.reshape(self._shape(out.shape[0]))
@@ -410,7 +417,9 @@ class Table:
                 self._read_far(shard, row, cells, consistent, one)
 
     def _read_far(self, shard: int, row: int, cells: Array, consistent: bool, then: Callable[[], None]) -> None:
-        """Read a piece of a dense shard on another node; its header first, and once more afterwards when asked to be consistent."""
+        """Read a piece of a dense shard on another node; its header first, and once more afterwards when asked to
+        be consistent.
+        """
         head = self._heads[shard]
         at = self._headers + shard * header.BYTES
         words = np.empty(header.WORDS, np.int64)
@@ -441,10 +450,8 @@ class Table:
 
     def _scan(self, task: Task[Any], lo: int, hi: int | None) -> None:
         spec = self.spec
-        found: list[tuple[Array, Array]] = []
-        for shard in range(spec.shards):
-            if self._places[shard, 0] >= 0:
-                found.append(self._scan_near(shard, lo, hi))
+        near = np.flatnonzero(self._places[:, 0] >= 0).tolist()
+        found = [self._scan_near(shard, lo, hi) for shard in near]
 
         def finish() -> None:
             keys = np.concatenate([part[0] for part in found])

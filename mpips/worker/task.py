@@ -29,7 +29,7 @@ class Task(Generic[T]):
     peers : the servers whose reply is missing.
     """
 
-    __slots__ = ("time", "what", "peers", "_tasks", "_result", "_error", "_finished", "_on_reply", "_on_end")
+    __slots__ = ("_error", "_finished", "_on_end", "_on_reply", "_result", "_tasks", "peers", "time", "what")
 
     def __init__(self, tasks: "Tasks", what: str) -> None:
         self.time = 0
@@ -68,7 +68,11 @@ class Task(Generic[T]):
 
     def _describe(self) -> str:
         missing = ", ".join(str(peer) for peer in sorted(self.peers))
-        return f"task {self.time}, {self.what}, from rank {missing}" if missing else f"what task {self.time}, {self.what}, comes after"
+        return (
+            f"task {self.time}, {self.what}, from rank {missing}"
+            if missing
+            else f"what task {self.time}, {self.what}, comes after"
+        )
 
     def on_end(self, then: Callable[[], None]) -> None:
         """Have `then` called when the task ends, which it has not yet."""
@@ -153,7 +157,9 @@ class Tasks:
                 return False
             return True
 
-        self.fabric.wait(fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values())))
+        self.fabric.wait(
+            fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values()))
+        )
         return found[0]
 
     def _replied(self, source: int, message: PushReply) -> None:

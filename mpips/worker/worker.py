@@ -101,9 +101,8 @@ class Worker:
             try:
                 loss += algorithm.train(batch) if workload.train else algorithm.evaluate(batch, histogram)
             except (KeyRangeError, NonFiniteError, TaskRefused, ArenaFull) as error:
-                raise TrainingError(
-                    f"worker {self.rank}, epoch {workload.epoch}, batch {number} of data server {workload.data_server}: {error}"
-                ) from error
+                place = f"epoch {workload.epoch}, batch {number} of data server {workload.data_server}"
+                raise TrainingError(f"worker {self.rank}, {place}: {error}") from error
             rows += len(batch)
             if number == workload.batches[-1]:
                 packed = b"" if workload.train else histogram.tobytes()
