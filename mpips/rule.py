@@ -6,6 +6,7 @@ where `state` is the (slots,) update state of that value, changed in place. Serv
 """
 
 import difflib
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -89,7 +90,9 @@ def update_rule(parameters: type[Any], slots: int = 0) -> Callable[[Step], Step]
     """
 
     def register(step: Step) -> Step:
-        RULES[step.__name__] = Rule(parameters, slots, step)
+        # a class of its own: numba tells rules apart by the type of their parameters
+        own = namedtuple(step.__name__, parameters._fields, defaults=parameters._field_defaults.values())  # type: ignore[misc]
+        RULES[step.__name__] = Rule(own, slots, step)
         return step
 
     return register

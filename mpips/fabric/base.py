@@ -67,7 +67,7 @@ class Fabric(ABC):
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
         self._own: deque[Message] = deque()
-        self._active_since = 0.0  # whatever the first wait counts as busy, only differences matter
+        self._active_since: float | None = None
         self._idle_since: float | None = None
 
     # --- what MPI and the simulator each do their own way -----------------------------------------------------------
@@ -220,7 +220,7 @@ class Fabric(ABC):
                     continue
                 if self._idle_since is None:
                     self._idle_since = now
-                    self.busy_seconds += now - self._active_since
+                    self.busy_seconds += now - (self._active_since or now)
                 self.waiting = self.waiting or text()
                 self._relax(now - self._idle_since)
         finally:

@@ -39,6 +39,10 @@ class KeyRangeError(Error, KeyError):
     __str__ = Exception.__str__
 
 
+class ShapeError(Error, ValueError):
+    """Values, or an array to read into, that do not have the shape that the keys ask for."""
+
+
 class NonFiniteError(Error, ValueError):
     """NaN or infinite values in a push, which is refused as a whole."""
 
@@ -183,8 +187,8 @@ class Table:
 
         Raises
         ------
-        KeyRangeError, NonFiniteError
-            for wrong keys, or NaN or infinite values; nothing is sent.
+        KeyRangeError, ShapeError, NonFiniteError
+            for wrong keys, values of another shape, or NaN or infinite ones; nothing is sent.
         """
         after = list(after)
         if isinstance(keys, range | slice):
@@ -199,8 +203,8 @@ class Table:
 
     def _rows(self, values: Any, n: int) -> Array:
         rows: Array = np.ascontiguousarray(values, self.spec.dtype)
-        if rows.size != n * self.spec.width:
-            raise ValueError(f'table "{self.name}": {n} keys need values of shape {self._shape(n)}, got {rows.shape}')
+        if rows.shape not in (self._shape(n), (n, self.spec.width)):
+            raise ShapeError(f'table "{self.name}": {n} keys need values of shape {self._shape(n)}, got {rows.shape}')
         return rows.reshape(n, self.spec.width)
 
     def _push_keys(self, keys: Keys, values: Array, after: list[Task[Any]]) -> Task[None]:
@@ -325,7 +329,7 @@ class Table:
         if out is None:
             return np.empty((n, self.spec.width), self.spec.dtype)
         if out.dtype != self.spec.dtype or out.size != n * self.spec.width or not out.flags.c_contiguous:
-            raise ValueError(
+            raise ShapeError(
                 f'table "{self.name}": out must be contiguous {self.spec.dtype} of shape {self._shape(n)}, '
                 f"got {out.dtype} {out.shape}"
             )
@@ -350,6 +354,7 @@ class Table:
             return
         n = keys.array.size
         slot = self._tasks.room(8 * n)
+        task.on_end(lambda: self._fabric.space.free(slot))
         grouped = self._own_keys[slot >> 3 : (slot >> 3) + n]
         order = keys.order if keys.order.size else np.arange(n)
         np.take(keys.array, order, out=grouped)
@@ -363,7 +368,6 @@ class Table:
                 scatter_rows(part, order[start:end], out)
                 self._fabric.send(source, PullTaken(task.time))
                 if self._tasks.received(task, source):
-                    self._fabric.space.free(slot)
                     task.finish(result)
 
             self._fabric.fetch(source, reply.values, part, arrived)

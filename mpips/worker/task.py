@@ -89,8 +89,8 @@ class Task(Generic[T]):
         return self._error
 
     def finish(self, result: T, error: Error | None = None) -> None:
-        """End the task."""
-        self._result, self._error, self._finished = result, error, True
+        """End the task; one that a server refused ends with that error whatever the others answered."""
+        self._result, self._error, self._finished = result, self._error or error, True
         for then in self._on_end:
             then()
         self._on_end.clear()
@@ -164,9 +164,7 @@ class Tasks:
 
     def _replied(self, source: int, message: PushReply) -> None:
         task = self._open[message.time]
-        task.peers.discard(source)
-        if not task.peers:
-            del self._open[message.time]
+        if self.received(task, source):
             task.finish(None)
 
     def _answered(self, source: int, message: PullReply) -> None:
@@ -175,7 +173,7 @@ class Tasks:
         task._on_reply(source, message)
 
     def received(self, task: Task[Any], source: int) -> bool:
-        """A server's answer has been read; True when it was the last."""
+        """A server has answered, and the answer has been read; True when it was the last."""
         task.peers.discard(source)
         if task.peers:
             return False
@@ -183,6 +181,7 @@ class Tasks:
         return True
 
     def _refused(self, source: int, message: Refused) -> None:
-        task = self._open.pop(message.time, None)
-        if task is not None:
-            task.finish(None, TaskRefused(f"rank {source} refused task {task.time}, {task.what}: {message.reason}"))
+        task = self._open[message.time]
+        task._error = TaskRefused(f"rank {source} refused task {task.time}, {task.what}: {message.reason}")
+        if self.received(task, source):
+            task.finish(None)

@@ -1,0 +1,171 @@
+"""Every batch once an epoch, whoever finishes when, and through any number of restarts."""
+
+import json
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpips.scheduler.ledger import Batches, Ledger
+
+BATCHES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=1, max_size=3)
+
+
+class Course:
+    """Workers that take workloads and finish them in any order; what was trained and evaluated, and when."""
+
+    def __init__(self, batches, passes, every, seed, workers):
+        self.sizes, self.settings = batches, (passes, every, seed, workers)
+        self.ledger = self.make(batches)
+        self.out = []
+        self.trained = Counter()
+        self.evaluated = []
+        self.finished = []  # train workloads as (epoch, place of the data server, first batch)
+
+    def make(self, batches, progress=None, first_rank=2):
+        self.ranks = [first_rank + i for i in range(len(batches))]
+        passes, every, seed, workers = self.settings
+        data = [Batches(rank, train, test) for rank, (train, test) in zip(self.ranks, batches, strict=True)]
+        return Ledger(data, passes, every, seed, workers, progress)
+
+    def take(self):
+        workload = self.ledger.next(1)
+        if workload is not None:
+            if workload.train:
+                assert not self.ledger.evaluating
+                assert not any(not other.train for other in self.out)
+            else:
+                assert not any(other.train for other in self.out)  # an evaluation waits for every push
+                assert all(self.trained[workload.epoch, place, b] for place, (n, _) in enumerate(self.sizes) for b in range(n))
+            self.out.append(workload)
+        return workload
+
+    def finish(self, which):
+        workload = self.out.pop(which % len(self.out))
+        place = self.ranks.index(workload.data_server)
+        assert self.ledger.done(workload.number) == workload
+        assert self.ledger.done(workload.number) is None
+        if workload.train:
+            self.finished.append((workload.epoch, place, workload.batches[0]))
+            self.trained.update((workload.epoch, place, batch) for batch in workload.batches)
+        else:
+            self.evaluated += [(workload.epoch, place, batch) for batch in workload.batches]
+
+    def restart(self, first_rank=2):
+        """From a checkpoint written now: what was under way is lost."""
+        self.out = []
+        self.ledger = self.make(self.sizes, json.loads(json.dumps(self.ledger.progress())), first_rank)
+
+    def to_the_end(self):
+        while True:
+            while self.take():
+                pass
+            if not self.out:
+                return
+            self.finish(0)
+
+    def check(self):
+        passes, every, _, _ = self.settings
+        assert self.ledger.over
+        assert self.ledger.finished_epochs == passes
+        every_batch = {(e, p, b) for e in range(1, passes + 1) for p, (n, _) in enumerate(self.sizes) for b in range(n)}
+        assert set(self.trained) == every_batch
+        assert set(self.trained.values()) <= {1}
+        epochs = [e for e in range(1, passes + 1) if e == passes or (every and e % every == 0)]
+        tests = {(e, p, n + b) for e in epochs for p, (n, m) in enumerate(self.sizes) for b in range(m)}
+        assert set(self.evaluated) == tests
+        return tests
+
+
+SETTINGS = {
+    "batches": BATCHES,
+    "passes": st.integers(1, 4),
+    "every": st.integers(0, 3),
+    "seed": st.integers(0, 9),
+    "workers": st.integers(1, 5),
+    "steps": st.lists(st.integers(0, 50), max_size=300),
+}
+
+
+@settings(max_examples=150)
+@given(**SETTINGS)
+def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(batches, passes, every, seed, workers, steps):
+    course = Course(batches, passes, every, seed, workers)
+    for step in steps:
+        if step % 2 or not course.out:
+            course.take()
+        else:
+            course.finish(step)
+    course.to_the_end()
+    tests = course.check()
+    assert len(course.evaluated) == len(tests)
+
+
+@settings(max_examples=300)
+@given(**SETTINGS)
+def test_a_restart_at_any_moment_neither_loses_nor_repeats_a_finished_workload(batches, passes, every, seed, workers, steps):
+    course = Course(batches, passes, every, seed, workers)
+    for step in steps:
+        if step == 0:
+            course.restart()
+        elif step % 2 or not course.out:
+            course.take()
+        else:
+            course.finish(step)
+    course.restart()
+    course.to_the_end()
+    course.check()
+
+
+def test_an_epoch_that_is_over_before_the_one_before_it_is_not_repeated_after_a_restart():
+    course = Course([(16, 0)], 3, 0, 1, 1)
+    first = course.take()
+    while (workload := course.take()) is not None and workload.epoch == 1:
+        course.finish(1)
+    assert workload.epoch == 2
+    course.finish(1)
+    while course.take() is not None:
+        course.finish(1)
+    assert course.out == [first]  # one slow worker; all others have finished epoch 2
+    course.restart()
+    course.to_the_end()
+    course.check()
+
+
+@settings(max_examples=100)
+@given(batches=BATCHES, finished=st.integers(0, 60), seed=st.integers(0, 9))
+def test_a_restart_on_other_ranks_neither_loses_nor_repeats_a_finished_workload(batches, finished, seed):
+    course = Course(batches, 2, 0, seed, 3)
+    for _ in range(finished):
+        course.take()
+        if course.out:
+            course.finish(0)
+    course.restart(first_rank=3)  # one server more: the data servers are other ranks than before
+    course.to_the_end()
+    course.check()
+
+
+def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_its_own():
+    def order(seed):
+        ledger = Ledger([Batches(1, 40, 0)], 2, 0, seed, 1)
+        taken = []
+        while (workload := ledger.next(1)) is not None:
+            taken.append((workload.epoch, workload.batches))
+            ledger.done(workload.number)
+        return taken
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert [batches for epoch, batches in order(1) if epoch == 1] != [batches for epoch, batches in order(1) if epoch == 2]
+
+
+def test_a_worker_gets_about_eight_workloads_an_epoch_of_at_most_sixty_four_batches():
+    assert len(Ledger([Batches(1, 160, 0)], 1, 0, 0, 2).next(1).batches) == 10
+    assert len(Ledger([Batches(1, 100_000, 0)], 1, 0, 0, 2).next(1).batches) == 64
+    assert len(Ledger([Batches(1, 3, 0)], 1, 0, 0, 2).next(1).batches) == 1
+
+
+def test_progress_is_json():
+    ledger = Ledger([Batches(1, 10, 2)], 2, 1, 0, 2)
+    ledger.done(ledger.next(1).number)
+    assert json.loads(json.dumps(ledger.progress())) == ledger.progress()

@@ -1,0 +1,520 @@
+"""The scheduler's decisions, message by message: no fabric, no clock, no file."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mpips import messages as m
+from mpips.dataserver.spec import DataSpec
+from mpips.metrics import BINS
+from mpips.plan import Plan
+from mpips.scheduler.scheduler import (
+    LAST_RETRIES,
+    LAST_SAVE_SECONDS,
+    PROGRESS_SECONDS,
+    RETRY_SECONDS,
+    Complete,
+    End,
+    Log,
+    Resume,
+    Scheduler,
+    Send,
+)
+from mpips.scheduler.view import Roles, assign
+from tests.simulated import table
+
+SCHEDULER, SERVERS, DATA, WORKERS, SPARE = 0, [1, 2], 3, [4, 5], 6
+DATA_SPEC = DataSpec(format="libsvm", files=("x",))
+READY = m.DataReady(train=6, test=2, train_rows=60, test_rows=20, skipped=0, features=77)
+SCORES = np.zeros((2, BINS), np.uint32)
+SCORES[0, 100], SCORES[1, 200] = 5, 5
+
+
+class Job:
+    """A scheduler, and ranks that answer it as they should."""
+
+    def __init__(self, resume=(), **plan):
+        settings = {"data": DATA_SPEC, "saves": True, "save_every": 30.0, "passes": 2, "model": "w", **plan}
+        self.plan = Plan(
+            program=lambda worker: None, tables=lambda features: [table(rows=features)], roles=Roles(servers=2, data_servers=1, workers=2), **settings
+        )
+        self.view = assign([0] * 7, self.plan.roles)
+        assert (self.view.servers, self.view.data_servers, self.view.workers, self.view.spares) == (SERVERS, [DATA], WORKERS, [SPARE])
+        self.scheduler = Scheduler(self.view, self.plan, list(resume), 1)
+        self.now = 1.0
+
+    def hear(self, source, message):
+        self.scheduler.handle(source, message, self.now)
+        return self.effects()
+
+    def effects(self):
+        effects, self.scheduler.effects = self.scheduler.effects, []
+        return effects
+
+    def tick(self, seconds):
+        self.now += seconds
+        self.scheduler.tick(self.now)
+        return self.effects()
+
+    def come_up(self):
+        for rank in range(7):
+            self.hear(rank, m.Hello("host", 100 + rank))
+        if self.plan.data is not None:
+            self.hear(DATA, READY)
+        for server in SERVERS:
+            begun = self.hear(server, m.TablesReady(None))
+        return begun
+
+    def work(self, until=lambda workload: False):
+        """Have worker 4 do everything; what it was given."""
+        done = []
+        while True:
+            answers = sent(self.hear(4, m.WorkRequest()))
+            workload = answers.get(4)
+            if workload is None or isinstance(workload, m.NoMoreWork) or until(workload):
+                return done, workload
+            done.append(workload)
+            rows = len(workload.batches) * 10
+            self.last = self.hear(4, m.WorkDone(workload.number, rows, rows * 0.5, b"" if workload.train else SCORES.tobytes()))
+
+    def save_all(self, generation, error=None):
+        """Every server answers; what follows from the last answer."""
+        for server in SERVERS:
+            effects = self.hear(server, m.Saved(generation, error if server == 2 else None))
+        return effects
+
+    def completed(self, error=None):
+        self.scheduler.completed(error, self.now)
+        return self.effects()
+
+
+def sent(effects):
+    """The messages of effects, by receiver."""
+    return {effect.dest: effect.message for effect in effects if isinstance(effect, Send)}
+
+
+def logged(effects, event):
+    return [effect.event for effect in effects if isinstance(effect, Log) and effect.event["event"] == event]
+
+
+def end(effects):
+    ends = [effect for effect in effects if isinstance(effect, End)]
+    if not ends:
+        return None
+    assert len(ends) == 1
+    stops = sent(effects)
+    assert stops == {rank: m.Stop(ends[0].exit, ends[0].reason) for rank in range(7)}  # everyone is told
+    return tuple(ends[0])
+
+
+def asked_to_save(effects, generation):
+    return {dest: message for dest, message in sent(effects).items() if message == m.Checkpoint(generation)}.keys() == set(SERVERS)
+
+
+# --- up ---
+
+
+def test_tables_are_made_and_workers_begin_whatever_the_order_of_arrival(rng):
+    arrivals = [(rank, m.Hello("host", rank)) for rank in range(7)] + [(DATA, READY)]
+    for _ in range(50):
+        job = Job()
+        rng.shuffle(arrivals)
+        effects = [job.hear(*arrivals[i]) for i in range(len(arrivals))]
+        assert not any(sent(effect) for effect in effects[:-1])
+        create = m.CreateTables([table(rows=77)], None)
+        assert sent(effects[-1]) == dict.fromkeys(SERVERS, create)
+        assert sent(job.hear(2, m.TablesReady(None))) == {}
+        assert sent(job.hear(1, m.TablesReady(None))) == dict.fromkeys(WORKERS, m.Begin([table(rows=77)]))
+
+
+def test_a_job_without_data_waits_for_no_data():
+    job = Job(data=None)
+    for rank in range(6):
+        assert sent(job.hear(rank, m.Hello("host", 1))) == {}
+    assert set(sent(job.hear(6, m.Hello("host", 1)))) == set(SERVERS)
+
+
+def test_data_without_a_training_row_end_the_job():
+    job = Job()
+    for rank in range(7):
+        job.hear(rank, m.Hello("host", 1))
+    effects = job.hear(DATA, m.DataReady(0, 2, 0, 20, 0, 5))
+    assert end(effects) == ("failed", "the data have no training row")
+
+
+def test_a_rank_that_fails_while_the_job_comes_up_ends_it_without_a_checkpoint():
+    job = Job()
+    job.hear(0, m.Hello("host", 1))
+    effects = job.hear(DATA, m.Failed("data/x.csv: line 17: …"))
+    assert end(effects) == ("failed", "data/x.csv: line 17: …")
+    assert not asked_to_save(effects, 1)
+    assert job.hear(1, m.Hello("late", 1)) == []  # nothing follows the end
+
+
+def test_servers_that_can_not_make_their_tables_end_the_job():
+    job = Job()
+    for rank in range(7):
+        job.hear(rank, m.Hello("host", 1))
+    job.hear(DATA, READY)
+    assert end(job.hear(1, m.TablesReady("the arena is full"))) is None  # the other may still be at it
+    assert end(job.hear(2, m.TablesReady(None))) == ("failed", "the arena is full")
+
+
+# --- resume ---
+
+PROGRESS = {"epochs": 1, "done": {}, "size": 1, "seed": 0, "batches": [[6, 2]], "examples": 60}
+
+
+def test_a_resumed_job_falls_back_to_the_generation_before_and_says_so():
+    job = Job(resume=[Resume("run/2.h5", PROGRESS), Resume("run/1.h5", {**PROGRESS, "epochs": 0})], passes=3)
+    for rank in range(7):
+        job.hear(rank, m.Hello("host", 1))
+    assert sent(job.hear(DATA, READY))[1].restore == "run/2.h5"
+    job.hear(1, m.TablesReady("run/2/server-1.h5: truncated"))
+    again = job.hear(2, m.TablesReady(None))
+    assert {message.restore for message in sent(again).values()} == {"run/1.h5"}
+    assert set(sent(again)) == set(SERVERS)
+    assert logged(again, "note")[0]["text"] == "run/2/server-1.h5: truncated; going back to run/1.h5"
+    job.hear(1, m.TablesReady(None))
+    begun = job.hear(2, m.TablesReady(None))
+    assert set(sent(begun)) == set(WORKERS)
+    assert logged(begun, "note")[0]["text"] == "resumed from run/1.h5"
+    done, _ = job.work()
+    assert sorted({workload.epoch for workload in done}) == [1, 2, 3]  # of the older generation's progress
+
+
+def test_a_resumed_job_goes_on_after_the_epochs_that_are_done():
+    job = Job(resume=[Resume("run/2.h5", PROGRESS)], passes=3)
+    job.come_up()
+    done, _ = job.work()
+    assert sorted({workload.epoch for workload in done if workload.train}) == [2, 3]
+
+
+def test_a_resumed_job_without_any_readable_generation_ends():
+    job = Job(resume=[Resume("run/2.h5", PROGRESS), Resume("run/1.h5", PROGRESS)])
+    for rank in range(7):
+        job.hear(rank, m.Hello("host", 1))
+    job.hear(DATA, READY)
+    for error in ("2 is damaged", "1 is damaged"):
+        job.hear(1, m.TablesReady(error))
+        effects = job.hear(2, m.TablesReady(error))
+    assert end(effects) == ("failed", "1 is damaged")
+
+
+# --- work ---
+
+
+def test_the_job_ends_when_every_program_has_returned_with_a_last_checkpoint():
+    job = Job()
+    job.come_up()
+    done, last = job.work()
+    assert [len([w for w in done if w.epoch == epoch and w.train]) for epoch in (1, 2)] == [6, 6]
+    assert [w.epoch for w in done if not w.train] == [2, 2]
+    assert isinstance(last, m.NoMoreWork)
+    assert sent(job.last) == dict.fromkeys(SERVERS, m.Measure(2))
+    assert sent(job.hear(5, m.WorkRequest())) == {5: m.NoMoreWork()}
+    for worker in WORKERS:
+        assert end(job.hear(worker, m.Finished(f"result {worker}"))) is None
+    job.hear(1, m.Measured(2, {"w": 30, "other": 1}))
+    effects = job.hear(2, m.Measured(2, {"w": 12, "other": 1}))
+    assert logged(effects, "evaluation")[0]["nonzeros"] == 42
+    assert asked_to_save(effects, 1)
+    complete = job.save_all(1)
+    assert [type(effect) for effect in complete] == [Complete]
+    assert complete[0].progress["epochs"] == 2
+    assert end(job.completed()) == ("finished", "all work is done")
+    assert job.scheduler.results == {4: "result 4", 5: "result 5"}
+    assert job.scheduler.metrics == {"auc": 1.0, "logloss": 0.5, "nonzeros": 42}
+
+
+def test_the_epoch_and_its_mean_loss_are_logged():
+    job = Job(passes=1)
+    job.come_up()
+    job.work(until=lambda workload: not workload.train)
+    epoch = logged(job.last, "epoch")
+    assert epoch == [{"event": "epoch", "epoch": 1, "loss": 0.5, "examples": 60}]
+
+
+def test_a_report_that_comes_twice_counts_once():
+    job = Job()
+    job.come_up()
+    workload = sent(job.hear(4, m.WorkRequest()))[4]
+    done = m.WorkDone(workload.number, 10, 5.0, b"")
+    job.hear(4, done)
+    assert job.hear(4, done) == []
+    assert job.scheduler.examples == 10
+
+
+def test_a_worker_waits_while_an_evaluation_is_held_back_and_is_fed_when_it_is_over():
+    job = Job(passes=2, evaluate_every=1)
+    job.come_up()
+    first = sent(job.hear(5, m.WorkRequest()))[5]  # worker 5 is slow
+    _, nothing = job.work()
+    assert nothing is None
+    given = sent(job.hear(5, m.WorkDone(first.number, 10, 5.0, b"")))
+    assert not given[4].train
+    assert given[4].epoch == 1
+
+
+def test_progress_is_reported_once_a_second_with_what_the_servers_say():
+    job = Job()
+    job.come_up()
+    job.hear(1, m.Load(0.25, 10, 1000))
+    job.hear(2, m.Load(0.5, 10, 500))
+    workload = sent(job.hear(4, m.WorkRequest()))[4]
+    job.hear(4, m.WorkDone(workload.number, 12, 6.0, b""))
+    assert logged(job.tick(PROGRESS_SECONDS / 2), "progress") == []
+    report = logged(job.tick(PROGRESS_SECONDS / 2), "progress")[0]
+    assert report["examples_per_second"] == pytest.approx(12 / PROGRESS_SECONDS)
+    assert report["servers"] == {"1": 0.25, "2": 0.5}
+    assert (report["bytes"], report["loss"], report["epoch"], report["epochs"]) == (1500, 0.5, 1, 2)
+    assert report["share"] == pytest.approx(12 / 120)
+
+
+# --- checkpoints ---
+
+
+def test_a_checkpoint_is_written_every_so_often():
+    job = Job(save_every=30.0)
+    job.come_up()
+    for generation in (1, 2, 3):
+        assert not asked_to_save(job.tick(29.0), generation)
+        assert asked_to_save(job.tick(1.5), generation)
+        assert not sent(job.tick(100.0))  # one at a time
+        job.save_all(generation)
+        assert logged(job.completed(), "checkpoint")[0]["generation"] == generation
+
+
+def test_a_job_that_saves_only_at_the_end_saves_only_then():
+    job = Job(save_every=0.0)
+    job.come_up()
+    assert not sent(job.tick(10_000.0))
+    job.scheduler.interrupt("enough", job.now)
+    assert asked_to_save(job.effects(), 1)
+
+
+@pytest.mark.parametrize("where", ["server", "master"])
+def test_a_checkpoint_that_fails_is_said_and_tried_again_soon_as_a_new_generation(where):
+    job = Job(save_every=30.0)
+    job.come_up()
+    job.tick(30.0)
+    if where == "server":
+        effects = job.save_all(1, error="no space left")
+    else:
+        job.save_all(1)
+        effects = job.completed("no space left")
+    assert logged(effects, "checkpoint failed") == [{"event": "checkpoint failed", "generation": 1, "error": "no space left"}]
+    assert end(effects) is None
+    assert not sent(job.tick(RETRY_SECONDS - 1))
+    assert asked_to_save(job.tick(1.5), 2)
+    job.save_all(2)
+    assert logged(job.completed(), "checkpoint")
+
+
+def test_a_last_checkpoint_that_keeps_failing_ends_the_job_as_failed():
+    job = Job()
+    job.come_up()
+    job.scheduler.interrupt("SIGTERM received", job.now)
+    effects = job.effects()
+    for generation in range(1, LAST_RETRIES + 1):
+        assert asked_to_save(effects, generation)
+        effects = job.save_all(generation, error="no space left")
+        if generation < LAST_RETRIES:
+            assert end(effects) is None
+            effects = job.tick(1.5)
+    assert end(effects) == ("failed", "SIGTERM received; the last checkpoint was not written: no space left")
+
+
+def test_a_finished_job_whose_last_checkpoint_succeeds_at_the_second_try_is_finished():
+    job = Job(data=None)
+    job.come_up()
+    for worker in WORKERS:
+        job.hear(worker, m.Finished(None))
+    job.save_all(1, error="no space left")
+    assert asked_to_save(job.tick(1.5), 2)
+    job.save_all(2)
+    assert end(job.completed()) == ("finished", "all work is done")
+
+
+def test_a_server_that_never_answers_can_not_hold_the_end_up_for_ever():
+    job = Job()
+    job.come_up()
+    job.scheduler.interrupt("enough", job.now)
+    job.effects()
+    job.hear(1, m.Saved(1, None))
+    assert end(job.tick(LAST_SAVE_SECONDS - 1)) is None
+    assert end(job.tick(2.0)) == ("failed", "enough; the last checkpoint was not written: no answer from server 2")
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_is_followed_by_one_that_has_the_last_pushes():
+    job = Job(save_every=30.0)
+    job.come_up()
+    job.tick(30.0)
+    job.scheduler.interrupt("SIGINT received", job.now)
+    assert not sent(job.effects())
+    job.save_all(1)
+    assert asked_to_save(job.completed(), 2)
+    job.save_all(2)
+    assert end(job.completed()) == ("interrupted", "SIGINT received")
+
+
+def test_an_interrupt_while_a_checkpoint_fails_needs_just_one_more():
+    job = Job(save_every=30.0)
+    job.come_up()
+    job.tick(30.0)
+    job.scheduler.interrupt("SIGINT received", job.now)
+    job.effects()
+    job.save_all(1, error="no space left")
+    assert asked_to_save(job.tick(1.5), 2)
+    job.save_all(2)
+    assert end(job.completed()) == ("interrupted", "SIGINT received")
+
+
+def test_a_job_is_interrupted_once():
+    job = Job()
+    job.come_up()
+    job.scheduler.interrupt("SIGINT received", job.now)
+    assert asked_to_save(job.effects(), 1)
+    job.scheduler.interrupt("SIGTERM received", job.now)
+    assert job.effects() == []
+    job.save_all(1)
+    assert end(job.completed()) == ("interrupted", "SIGINT received")
+
+
+def test_an_interrupt_before_the_work_has_begun_ends_at_once():
+    job = Job()
+    job.scheduler.interrupt("SIGINT received", job.now)
+    assert end(job.effects()) == ("interrupted", "SIGINT received")
+
+
+def test_no_workload_is_given_once_the_end_has_begun():
+    job = Job()
+    job.come_up()
+    job.scheduler.interrupt("enough", job.now)
+    job.effects()
+    assert sent(job.hear(4, m.WorkRequest())) == {}
+
+
+# --- what may die ---
+
+
+@pytest.mark.parametrize(("rank", "role"), [(1, "server"), (DATA, "data server"), (4, "worker")])
+def test_a_rank_that_dies_ends_the_job_with_its_name_and_role(rank, role):
+    job = Job()
+    job.come_up()
+    job.scheduler.lost(rank, job.now)
+    effects = job.effects()
+    assert logged(effects, "lost") == [{"event": "lost", "rank": rank, "role": role}]
+    if rank in SERVERS:  # there is nothing whole to save
+        assert end(effects) == ("failed", f"rank {rank} (server on host) died")
+        return
+    assert asked_to_save(effects, 1)
+    job.save_all(1)
+    assert end(job.completed()) == ("failed", f"rank {rank} ({role} on host) died")
+
+
+@pytest.mark.parametrize("rank", [1, DATA, 4])
+def test_a_rank_that_dies_before_the_work_has_begun_ends_the_job_at_once(rank):
+    job = Job()
+    job.scheduler.lost(rank, job.now)
+    exit_, reason = end(job.effects())
+    assert exit_ == "failed"
+    assert f"rank {rank}" in reason
+
+
+def test_a_spare_that_dies_is_noted_and_disturbs_nobody():
+    job = Job(data=None)
+    job.come_up()
+    job.scheduler.lost(SPARE, job.now)
+    effects = job.effects()
+    assert logged(effects, "lost") == [{"event": "lost", "rank": SPARE, "role": "spare"}]
+    assert end(effects) is None
+    assert sent(effects) == {}
+
+
+def test_a_spare_that_dies_while_the_job_comes_up_does_not_keep_it_waiting():
+    job = Job(data=None)
+    for rank in range(6):
+        job.hear(rank, m.Hello("host", 1))
+    job.scheduler.lost(SPARE, job.now)  # it never said hello
+    assert set(sent(job.effects())) == set(SERVERS)
+
+
+def test_a_server_that_dies_while_the_last_checkpoint_is_written_ends_the_job_as_failed():
+    job = Job(data=None)
+    job.come_up()
+    for worker in WORKERS:
+        effects = job.hear(worker, m.Finished(None))
+    assert asked_to_save(effects, 1)
+    job.scheduler.lost(2, job.now)
+    assert end(job.effects()) == ("failed", "rank 2 (server on host) died")
+    assert job.hear(1, m.Saved(1, None)) == []
+
+
+def test_a_worker_that_dies_while_the_last_checkpoint_is_written_does_not_spoil_it():
+    job = Job(data=None)
+    job.come_up()
+    for worker in WORKERS:
+        job.hear(worker, m.Finished(None))
+    job.scheduler.lost(4, job.now)
+    assert end(job.effects()) is None
+    job.save_all(1)
+    assert end(job.completed()) == ("finished", "all work is done")
+
+
+def test_the_first_reason_is_the_one_that_is_given():
+    job = Job()
+    job.come_up()
+    job.hear(4, m.Failed("worker 4, epoch 1, batch 3: NaN"))
+    job.hear(5, m.Failed("rank 5 waited for …"))
+    job.save_all(1)
+    assert end(job.completed()) == ("failed", "worker 4, epoch 1, batch 3: NaN")
+
+
+def test_a_job_always_ends_when_asked_whatever_has_happened_before(rng):
+    """Random messages in any order: nothing is raised, and there is one end and nothing after it."""
+    for _ in range(100):
+        job = Job(resume=[Resume("run/1.h5", PROGRESS)] if rng.random() < 0.3 else [])
+        events = [lambda rank=rank: job.hear(rank, m.Hello("host", 1)) for rank in range(7)]
+        events += [lambda: job.hear(DATA, READY)]
+        for event in events:
+            event()
+        given = {}
+        ended = None
+        for _ in itertools.repeat(0, int(rng.integers(1, 80))):
+            kind = int(rng.integers(0, 9))
+            worker, server = int(rng.choice(WORKERS)), int(rng.choice(SERVERS))
+            if kind == 0:
+                effects = job.hear(server, m.TablesReady("broken" if rng.random() < 0.05 else None))
+            elif kind == 1:
+                effects = job.hear(worker, m.WorkRequest())
+            elif kind == 2 and given:
+                number, workload = given.popitem()
+                effects = job.hear(worker, m.WorkDone(number, 10, 5.0, b"" if workload.train else SCORES.tobytes()))
+            elif kind == 3:
+                effects = job.tick(float(rng.choice([0.1, 31.0])))
+            elif kind == 4:
+                effects = job.hear(server, m.Saved(int(rng.integers(1, 4)), "full" if rng.random() < 0.3 else None))
+            elif kind == 5:
+                effects = job.hear(server, m.Measured(int(rng.integers(1, 3)), {"w": 1}))
+            elif kind == 6 and rng.random() < 0.1:
+                effects = job.hear(worker, m.Failed("something"))
+            elif kind == 7 and rng.random() < 0.1:
+                job.scheduler.lost(int(rng.integers(1, 7)), job.now)
+                effects = job.effects()
+            else:
+                effects = job.hear(worker, m.Finished(None)) if rng.random() < 0.1 else []
+            given |= {e.message.number: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, m.Workload)}
+            while any(isinstance(effect, Complete) for effect in effects):
+                effects = [e for e in effects if not isinstance(e, Complete)] + job.completed("full" if rng.random() < 0.3 else None)
+            if ended is not None:
+                assert effects == []
+            ended = end(effects) or ended
+        job.scheduler.interrupt("enough", job.now)
+        effects = job.effects()
+        ended = end(effects) or ended
+        for _ in range(10):
+            if ended is None:
+                ended = end(job.tick(LAST_SAVE_SECONDS + 1))
+        assert ended is not None

@@ -1,0 +1,133 @@
+"""What the tests of simulated jobs share: a job over `SimFabric`, and what it left."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mpips.fabric.sim import SimFabric, Simulation
+from mpips.messages import CreateTables, Message
+from mpips.plan import MB, Memory, Plan
+from mpips.rank import Outcome, Rank
+from mpips.rule import RULES
+from mpips.scheduler.view import Roles, View, assign
+from mpips.server.server import Server
+from mpips.table import TableSpec
+from mpips.worker.worker import Worker
+
+SMALL = Memory(server=4 * MB, data_server=4 * MB, worker=MB)
+FAST = (5e-6, 50e-6)
+SLOW = (1e-3, 5e-3)  # seconds: a job lasts long enough for a death in its midst to be seen
+PLACES: dict[str, Callable[[int], list[int]]] = {
+    "one node": lambda ranks: [0] * ranks,
+    "nodes of their own": lambda ranks: list(range(ranks)),
+    "two nodes": lambda ranks: [rank % 2 for rank in range(ranks)],
+}
+
+
+def table(name: str = "w", **settings: Any) -> TableSpec:
+    """A table that knows the slots of its rule."""
+    spec = TableSpec(**{"name": name, "rows": 10_000, **settings})
+    return msgspec.structs.replace(spec, slots=RULES[spec.rule["name"]].slots)
+
+
+def program_plan(program: Callable[[Worker], Any], *tables: TableSpec, **settings: Any) -> Plan:
+    """A job without data whose workers run a program."""
+    return Plan(program=program, tables=lambda _: list(tables), **{"memory": SMALL, "threads": 1, **settings})
+
+
+class SimulatedJob:
+    """A job's ranks in one process, not started yet.
+
+    Attributes
+    ----------
+    simulation, view : to arrange for kills and delays.
+    ranks : what became `Rank` of each rank.
+    outcomes : how each rank saw the job end; None for the dead.
+    """
+
+    def __init__(
+        self, plan: Plan, nodes: Sequence[int], seed: int, resume: bool = False, latency: tuple[float, float] = FAST
+    ) -> None:
+        self.view: View = assign(nodes, plan.roles)
+        self.plan = plan
+        self.resume = resume
+        self.ranks: dict[int, Rank] = {}
+        self.outcomes: list[Outcome | None] = []
+        memory = plan.memory
+        of_role = {"server": memory.server, "data server": memory.data_server, "worker": memory.worker}
+        sizes = [of_role.get(self.view.role(rank)) or SMALL.data_server or MB for rank in range(len(nodes))]
+        self.simulation = Simulation(nodes, sizes, seed, latency)
+
+    def run(self, limit: float = 600.0) -> "SimulatedJob":
+        """Run it to its end, which must come before `limit` simulated seconds."""
+
+        def live(fabric: SimFabric) -> Outcome:
+            self.ranks[fabric.rank] = Rank(fabric, self.view, self.plan, self.resume)
+            return self.ranks[fabric.rank].live()
+
+        self.outcomes = self.simulation.run(live, limit)
+        return self
+
+    @property
+    def servers(self) -> dict[int, Server]:
+        """The servers, for what they hold."""
+        return {rank: self.simulation.ranks[rank]._handlers[CreateTables].__self__ for rank in self.view.servers}  # type: ignore[attr-defined]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the scheduler made of the job."""
+        outcome = self.outcomes[self.view.scheduler]
+        assert outcome is not None
+        return outcome
+
+    @property
+    def results(self) -> list[Any]:
+        """What the workers' programs returned, of a job that must have finished."""
+        assert self.outcome.exit == "finished", self.outcome.reason
+        return self.outcome.results
+
+
+def run(
+    program: Callable[[Worker], Any],
+    *tables: TableSpec,
+    nodes: Sequence[int],
+    seed: int = 1,
+    servers: int = 1,
+    workers: int | None = None,
+    **settings: Any,
+) -> SimulatedJob:
+    """Run a program on the workers of a simulated job without data."""
+    roles = Roles(servers=servers, data_servers=0, workers=workers or len(nodes) - 1 - servers)
+    return SimulatedJob(program_plan(program, *tables, roles=roles, **settings), nodes, seed).run()
+
+
+class Tape:
+    """The messages of one type that a rank takes in, in order; made before the rank registers its handlers."""
+
+    def __init__(self, fabric: SimFabric, kind: type[Message]) -> None:
+        self.messages: list[tuple[int, Any]] = []
+        register = fabric.on
+
+        def on(wanted: type[Message], handler: Callable[[int, Any], None]) -> None:
+            def handle(source: int, message: Message) -> None:
+                self.messages.append((source, message))
+                handler(source, message)
+
+            register(wanted, handle if wanted is kind else handler)
+
+        fabric.on = on  # type: ignore[method-assign]
+
+
+def libsvm(path: Path, rows: int, features: int, rng: np.random.Generator, per_row: int = 6) -> None:
+    """Write random rows whose labels depend on their features."""
+    truth = rng.normal(size=features)
+    lines = []
+    for _ in range(rows):
+        keys = np.sort(rng.choice(features, per_row, replace=False))
+        values = np.round(rng.normal(size=per_row), 3)
+        label = int(rng.random() < 1 / (1 + np.exp(-truth[keys] @ values)))
+        lines.append(f"{label} " + " ".join(f"{k}:{v}" for k, v in zip(keys, values, strict=True)))
+    path.write_text("\n".join(lines) + "\n")
