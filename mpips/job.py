@@ -94,6 +94,12 @@ class MemorySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     worker: Size | None = None
 
 
+class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: kernels that a server may run at once, on different shards; 0: its share of the node's cores."""
+
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class FabricSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[fabric]``: how ranks reach each other's memory. ``separate_nodes`` takes every rank for a node of its own."""
 
@@ -110,6 +116,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     consistency: ConsistencySection = ConsistencySection()
     checkpoint: CheckpointSpec = CheckpointSpec()
     memory: MemorySection = MemorySection()
+    server: ServerSection = ServerSection()
     fabric: FabricSection = FabricSection()
     python: str | None = None
 

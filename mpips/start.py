@@ -77,6 +77,7 @@ def run(
     run: str | Path | None = None,
     save_every: float = 0.0,
     memory: Memory | None = None,
+    threads: int = 0,
     separate_nodes: bool = False,
     resume: bool = False,
 ) -> list[Any] | None:
@@ -91,6 +92,7 @@ def run(
     run : folder for checkpoints and the log; None leaves no files.
     save_every : seconds between checkpoints; 0: one at the end.
     memory : sizes of the arenas.
+    threads : kernels that a server may run at once; 0: its share of the node's cores.
     separate_nodes : treat every rank as a node of its own, to try the path between nodes.
     resume : go on from the newest checkpoint in `run`.
 
@@ -108,6 +110,7 @@ def run(
         saves=run is not None,
         save_every=save_every,
         memory=memory or Memory(),
+        threads=threads,
         separate_nodes=separate_nodes,
     )
     return run_plan(plan, resume) or None
@@ -213,6 +216,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         save_every=job.checkpoint.every,
         keep=job.checkpoint.keep,
         memory=job.arena_sizes,
+        threads=job.server.threads,
         separate_nodes=job.fabric.separate_nodes,
         text=job.text,
     )

@@ -1,0 +1,34 @@
+"""A job under mpirun, one rank of which kills itself in its midst: lose_a_rank.py RANK SECONDS PLACE."""
+
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+from mpi4py import MPI
+
+import mpips
+
+victim, seconds, place = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+if MPI.COMM_WORLD.rank == victim:
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def program(worker):
+    w = worker.table("w")
+    while True:
+        w.push(slice(None), np.ones(10_000))
+        w.pull(np.arange(0, 10_000, 7)).wait()
+
+
+mpips.run(
+    program,
+    [mpips.TableSpec(name="w", rows=10_000)],
+    roles=mpips.Roles(servers=1, workers=2),
+    delay=4,
+    memory=mpips.Memory(server=1 << 22, worker=1 << 22),
+    separate_nodes=place == "nodes of their own",
+)

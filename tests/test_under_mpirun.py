@@ -1,0 +1,30 @@
+"""What plain pytest starts under mpirun itself; not in tests/mpi, where pytest-mpi takes every test for one that runs under it."""
+
+import sys
+
+import pytest
+
+from tests.mpirun import mpirun
+
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150)]
+
+
+def test_the_mpi_tests_pass_on_four_ranks():
+    program = [sys.executable, "-m", "pytest", "-q", "--with-mpi", "-x", "-p", "no:cacheprovider", "-o", "timeout=40", "tests/mpi"]
+    ended = mpirun(program, 4, deadline=110)
+    assert ended.code == 0, ended.output
+    assert ended.output.count(" passed") == 4, ended.output
+    assert " failed" not in ended.output
+    assert (ended.processes, ended.files) == ([], [])
+
+
+@pytest.mark.parametrize("place", ["one node", "nodes of their own"])
+@pytest.mark.parametrize(("rank", "role"), [(0, "scheduler"), (1, "server"), (2, "worker")])
+def test_a_killed_rank_ends_the_job_within_seconds_and_nothing_is_left(rank, role, place):
+    ended = mpirun([sys.executable, "tests/mpi/lose_a_rank.py", str(rank), "1.5", place], 4, deadline=30)
+    assert ended.code != 0
+    assert ended.seconds < 15
+    if rank > 0:
+        assert f"rank {rank} ({role} on " in ended.output
+    assert "Traceback" not in ended.output, ended.output
+    assert (ended.processes, ended.files) == ([], [])
