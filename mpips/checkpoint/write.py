@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from mpips.table import LEAST_SHARDS, MIN_SHARD_BYTES, SHARD_BYTES, TableSpec
 class ServerFile:
     """One server's part of a generation.
 
-    Every call of `dense` or `sparse` writes one shard and returns; after the last one `finish` hands the file
-    to a thread that forces it to the disk and gives it its name.
+    Every call of `dense` or `sparse` writes one shard and returns; after the last one `close` completes
+    the file.
 
     Parameters
     ----------
@@ -81,20 +80,14 @@ class ServerFile:
                 if name in self._tables:
                     layout.put_text(self._tables[name].group.attrs, "clocks", layout.to_json(times))
 
-    def finish(self) -> "Future[Path]":
-        """Complete the file in the background; the result is its final path, or a CheckpointError."""
+    def close(self) -> Path:
+        """Complete the file, force it to the disk and give it its name; a server has this done beside its loop."""
         with self._writing():
             for table in self._tables.values():
                 table.close()
             self._file.close()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="mpips-checkpoint")
-        done = thread.submit(self._publish)
-        thread.shutdown(wait=False)
-        return done
-
-    def close(self) -> Path:
-        """Complete the file and wait until it is on the disk."""
-        return self.finish().result()
+            layout.publish(self.path)
+        return self.path
 
     def abort(self) -> None:
         """Give the file up and leave nothing of it behind."""
@@ -102,11 +95,6 @@ class ServerFile:
             self._file.close()
         with suppress(OSError):
             layout.temporary(self.path).unlink()
-
-    def _publish(self) -> Path:
-        with self._writing():
-            layout.publish(self.path)
-        return self.path
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

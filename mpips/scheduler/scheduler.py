@@ -373,7 +373,7 @@ class Scheduler:
             return
         if self._stale:  # it was not the last one yet
             self._stale = False
-            self._save(now)
+            self._save_at = now + LAST_RETRY_SECONDS
             return
         self._last_saves += 1
         if self._last_saves < LAST_RETRIES:

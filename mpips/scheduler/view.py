@@ -58,7 +58,7 @@ class View(msgspec.Struct, frozen=True):
         return {
             "scheduler": 1,
             "servers": len(self.servers),
-            "data_servers": len(self.data_servers),
+            "data_servers": len([rank for rank in self.data_servers if rank != self.scheduler]),
             "workers": len(self.workers),
             "spares": len(self.spares),
         }

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 from mpips.checkpoint import CheckpointError, Generation
 from mpips.checkpoint.write import ServerFile
 from mpips.errors import Error
-from mpips.fabric import Fabric
+from mpips.fabric import ArenaFull, Fabric
 from mpips.messages import (
     Checkpoint,
     CreateTables,
+    Failed,
     Load,
     Measure,
     Measured,
@@ -86,8 +86,11 @@ class Server:
                 self._hold(message.tables)
             if message.restore is not None:
                 self._restore(Path(message.restore))
-        except Error as problem:
+        except CheckpointError as problem:
             error = str(problem)
+        except ArenaFull as problem:
+            self._fabric.send(source, Failed(f"server {self._fabric.rank} has no room for its tables: {problem}"))
+            return
         self._fabric.send(source, TablesReady(error))
 
     def _hold(self, tables: list[TableSpec]) -> None:
@@ -100,6 +103,8 @@ class Server:
             self.tables.append(shards)
 
     def _restore(self, path: Path) -> None:
+        for shards in self.tables:
+            shards.clear()  # of what a generation that turned out damaged has left
         with Generation(path) as generation:
             for shards in self.tables:
                 spec = shards.spec
@@ -247,7 +252,7 @@ class Server:
                         file.sparse(shards.spec, shard, *shards.rows(shard))
                     yield True
             file.clocks({shards.spec.name: shards.clocks for shards in self.tables})
-            done: Future[Path] = file.finish()
+            done = self._fabric.aside(file.close)
             while not done.done():
                 yield False
             done.result()

@@ -76,6 +76,18 @@ class Shards:
             self._header(shard)[header.LOCATION] = header.location(block, bits)
             self.held.append(shard)
 
+    def clear(self) -> None:
+        """Make all shards as empty as new ones."""
+        self.clocks.clear()
+        for shard in self.held:
+            head = self._header(shard)
+            block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
+            if self.spec.kind == "dense":
+                self._words[block : block + self._dense_bytes() // 8] = 0
+            else:
+                sparse.clear(self._words, block, bits, self._stride)
+                head[header.COUNT] = 0
+
     def _header(self, shard: int) -> Array:
         start = self._headers + shard * header.WORDS
         return self._words[start : start + header.WORDS]

@@ -13,30 +13,16 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
-from mpips.kernels import header, sparse
-from mpips.kernels.gather import (
-    check_keys,
-    copy_finite,
-    copy_finite_rows,
-    gather_dense,
-    gather_sparse,
-    read_range,
-    scatter_rows,
-)
-from mpips.kernels.partition import group
-from mpips.messages import PullKeys, PullReply, PullScan, PullTaken, PushKeys, PushRange
+from mpips.kernels.gather import copy_finite, copy_finite_rows
+from mpips.messages import PushKeys, PushRange
 from mpips.table import TableSpec
+from mpips.worker.far import Far
+from mpips.worker.keys import KeyRangeError, Keys, key_list, key_range
+from mpips.worker.near import Near
 from mpips.worker.task import Task, Tasks
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
-NO_ORDER = np.empty(0, np.int64)
-
-
-class KeyRangeError(Error, KeyError):
-    """Keys that are not sorted, not unique or out of the table's range."""
-
-    __str__ = Exception.__str__
 
 
 class ShapeError(Error, ValueError):
@@ -45,29 +31,6 @@ class ShapeError(Error, ValueError):
 
 class NonFiniteError(Error, ValueError):
     """NaN or infinite values in a push, which is refused as a whole."""
-
-
-class Keys:
-    """A sorted list of unique keys, checked and grouped by server once, for any number of pushes and pulls.
-
-    Made by `Table.keys`; `array` (n,) uint64 holds the keys.
-    """
-
-    __slots__ = ("array", "bounds", "order")
-
-    def __init__(self, array: Array, order: Array, bounds: list[int]) -> None:
-        self.array = array
-        self.order = order
-        self.bounds = bounds
-
-
-def _integers(keys: Any, table: str) -> Array:
-    """A list as an array; NumPy alone would make floats of a list with small and very large integers."""
-    listed = list(keys)
-    wrong = [key for key in listed if not isinstance(key, int | np.integer) or not 0 <= key < 1 << 64]
-    if wrong:
-        raise KeyRangeError(f'table "{table}": keys must be integers from 0 to 2^64 - 1, got {wrong[0]!r}')
-    return np.array(listed, np.uint64)
 
 
 class Table:
@@ -99,31 +62,18 @@ class Table:
         self._fabric = fabric
         self._tasks = tasks
         self._heads = heads
-        self._headers = headers
-        self._itemsize, self._row_bytes = spec.itemsize, spec.row_bytes
-        self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
-        self._words = fabric.memory.view(np.int64)
-        self._cells = fabric.memory.view(spec.dtype)
-        self._own_cells = fabric.arena.view(spec.dtype)
-        self._own_keys = fabric.arena.view(np.uint64)
+        self._row_bytes = spec.row_bytes
         self._servers = sorted(set(heads))
         position = {server: i for i, server in enumerate(self._servers)}
         self._server_of = np.array([position[head] for head in heads], np.int64)
-        self._places = np.full((spec.shards, 2), -1, np.int64)
-        for shard, head in enumerate(heads):
-            base = fabric.place(head)
-            if base is not None:
-                self._places[shard] = (base + headers) // 8 + shard * header.WORDS, base
-        self._far = [server for server in self._servers if fabric.place(server) is None]
-        self._blocks: dict[int, int] = {}
+        self._near = Near(spec, headers, heads, fabric)
+        self._far = Far(spec, index, headers, heads, fabric, tasks)
         self._pushes: deque[Task[None]] = deque()
 
     @property
     def name(self) -> str:
         """The table's name."""
         return self.spec.name
-
-    # --- keys -------------------------------------------------------------------------------------------------------
 
     def keys(self, keys: Any) -> Keys:
         """Check a key list and find out who has which of them.
@@ -137,37 +87,7 @@ class Table:
         KeyRangeError
             when they are not sorted, not unique or not in the table.
         """
-        spec = self.spec
-        array = keys if isinstance(keys, np.ndarray) else _integers(keys, spec.name)
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise KeyRangeError(
-                f'table "{spec.name}": keys must be a list of integers, got {array.dtype} {array.shape}'
-            )
-        if array.dtype.kind == "i" and array.size and array.min() < 0:
-            raise KeyRangeError(f'table "{spec.name}": key {array.min()} is negative')
-        array = np.ascontiguousarray(array, np.uint64)
-        wrong = check_keys(array, np.uint64(spec.rows if spec.kind == "dense" else 0))
-        if wrong >= 0:
-            key = array[wrong]
-            if spec.kind == "dense" and key >= spec.rows:
-                raise KeyRangeError(f'table "{spec.name}": key {key} is out of range [0, {spec.rows})')
-            raise KeyRangeError(
-                f'table "{spec.name}": keys must be sorted and unique, but {array[wrong - 1]} precedes {key}'
-            )
-        if len(self._servers) == 1 and spec.kind == "dense":
-            return Keys(array, NO_ORDER, [0, array.size])
-        order, bounds = group(array, spec.kind == "dense", spec.shard_bits, self._server_of, len(self._servers))
-        return Keys(array, order, bounds.tolist())
-
-    def _key_range(self, keys: range | slice) -> tuple[int, int | None]:
-        end = self.spec.rows if self.spec.kind == "dense" else 1 << 64
-        lo = 0 if keys.start is None else int(keys.start)
-        hi = end if keys.stop is None else int(keys.stop)
-        if keys.step not in (None, 1):
-            raise KeyRangeError(f'table "{self.name}": a key range has no step, got {keys}')
-        if not 0 <= lo <= hi <= end:
-            raise KeyRangeError(f'table "{self.name}": range [{lo}, {hi}) is not within [0, {end})')
-        return lo, None if hi == 1 << 64 else hi
+        return key_list(self.spec, keys, self._server_of, len(self._servers))
 
     def _shape(self, n: int) -> Shape:
         return (n,) if self.spec.width == 1 else (n, self.spec.width)
@@ -194,7 +114,7 @@ class Table:
         if isinstance(keys, range | slice):
             if self.spec.kind == "sparse":
                 raise KeyRangeError(f'table "{self.name}" is sparse: push a key list')
-            lo, hi = self._key_range(keys)
+            lo, hi = key_range(self.spec, keys)
             assert hi is not None
             return self._push_range(lo, hi, self._rows(values, hi - lo), after)
         if not isinstance(keys, Keys):
@@ -215,8 +135,8 @@ class Table:
             return task
         slot = self._tasks.room(n * (8 + self._row_bytes))
         at = slot + 8 * n
-        own_keys = self._own_keys[slot >> 3 : (slot >> 3) + n]
-        cells = self._own_cells[at // self._itemsize : at // self._itemsize + n * spec.width]
+        own_keys = self._fabric.values(self._fabric.rank, slot, n, "uint64")
+        cells = self._fabric.values(self._fabric.rank, at, n * spec.width, spec.dtype)
         if keys.order.size:
             np.take(keys.array, keys.order, out=own_keys)
             bad = copy_finite_rows(values, keys.order, cells.reshape(n, spec.width))
@@ -244,8 +164,7 @@ class Table:
             task.finish(None)
             return task
         slot = self._tasks.room((hi - lo) * self._row_bytes)
-        start = slot // self._itemsize
-        bad = copy_finite(values.reshape(-1), self._own_cells[start : start + values.size])
+        bad = copy_finite(values.reshape(-1), self._fabric.values(self._fabric.rank, slot, values.size, spec.dtype))
         if bad:
             self._refuse(bad, values, range(lo, hi), slot)
         servers = set(self._heads[lo >> spec.shard_bits : ((hi - 1) >> spec.shard_bits) + 1])
@@ -309,7 +228,7 @@ class Table:
         """
         before = [*after, *self._older_pushes()]
         if isinstance(keys, range | slice):
-            lo, hi = self._key_range(keys)
+            lo, hi = key_range(self.spec, keys)
             task: Task[Any] = Task(self._tasks, f'pull of range [{lo}, {hi}) from table "{self.name}"')
             if self.spec.kind == "sparse":
                 self._tasks.start(task, lambda: self._scan(task, lo, hi), before)
@@ -336,126 +255,48 @@ class Table:
         return out.reshape(n, self.spec.width)
 
     def _pull_keys(self, task: Task[Any], keys: Keys, out: Array) -> None:
-        spec = self.spec
-        if len(self._far) < len(self._servers):
-            flat = out.reshape(-1)
-            if spec.kind == "dense":
-                gather_dense(self._words, self._cells, self._places, spec.shard_bits, spec.width, keys.array, flat)
-            else:
-                gather_sparse(
-                    self._words, self._cells, self._places, spec.shard_bits, spec.width, self._stride, keys.array, flat
-                )
-        far = [
-            i for i, server in enumerate(self._servers) if server in self._far and keys.bounds[i + 1] > keys.bounds[i]
-        ]
-        result = out.reshape(self._shape(out.shape[0]))
-        if not far:
-            task.finish(result)
-            return
-        n = keys.array.size
-        slot = self._tasks.room(8 * n)
-        task.on_end(lambda: self._fabric.space.free(slot))
-        grouped = self._own_keys[slot >> 3 : (slot >> 3) + n]
-        order = keys.order if keys.order.size else np.arange(n)
-        np.take(keys.array, order, out=grouped)
+        if self._near.shards:
+            self._near.gather(keys.array, out.reshape(-1))
 
-        def answered(source: int, reply: PullReply) -> None:
-            i = self._servers.index(source)
-            start, end = keys.bounds[i], keys.bounds[i + 1]
-            part = np.empty((end - start, spec.width), spec.dtype)
+        def finish() -> None:
+            task.finish(out.reshape(self._shape(out.shape[0])))
 
-            def arrived() -> None:
-                scatter_rows(part, order[start:end], out)
-                self._fabric.send(source, PullTaken(task.time))
-                if self._tasks.received(task, source):
-                    task.finish(result)
-
-            self._fabric.fetch(source, reply.values, part, arrived)
-
-        time = self._tasks.expect(task, [self._servers[i] for i in far], answered)
-        for i in far:
-            start, end = keys.bounds[i], keys.bounds[i + 1]
-            self._fabric.send(self._servers[i], PullKeys(self._index, time, end - start, slot + 8 * start))
+        if not (self._far and self._far.pull_keys(task, keys, out, finish)):
+            finish()
 
     def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
-        spec = self.spec
-        flat = out.reshape(-1)
-        missing = 0
-        shards = range(lo >> spec.shard_bits, ((hi - 1) >> spec.shard_bits) + 1) if hi > lo else range(0)
-        parts = []
-        for shard in shards:
+        spec, flat = self.spec, out.reshape(-1)
+        far = []
+        for shard in range(lo >> spec.shard_bits, -(-hi >> spec.shard_bits)) if hi > lo else ():
             start, end = spec.shard_range(shard)
             a, b = max(lo, start), min(hi, end)
-            parts.append((shard, a - start, flat[(a - lo) * spec.width : (b - lo) * spec.width]))
-        for shard, row, cells in parts:
-            head, base = self._places[shard]
-            if head < 0:
-                missing += 1
-                continue
-            where = int(self._words[head + header.LOCATION])
-            first = (base + ((where >> 8) << 6)) // self._itemsize + row * spec.width
-            if not consistent:
-                cells[:] = self._cells[first : first + cells.size]
-                continue
-            self._fabric.wait(
-                lambda head=head, first=first, cells=cells: bool(
-                    read_range(self._words, head, self._cells, first, cells)
-                ),  # type: ignore[misc]
-                f'shard {shard} of table "{self.name}" to be at rest',
-            )
-        result = out.reshape(self._shape(out.shape[0]))
-        if not missing:
-            task.finish(result)
-            return
-        left = [missing]
+            cells = flat[(a - lo) * spec.width : (b - lo) * spec.width]
+            if shard not in self._near.shards:
+                far.append((shard, a - start, cells))
+            elif consistent:
+                self._copy_at_rest(shard, a - start, cells)
+            else:
+                self._near.copy(shard, a - start, cells)
+        left = [len(far)]
 
         def one() -> None:
             left[0] -= 1
-            if left[0] == 0:
+            if left[0] <= 0:
                 task.peers = set()
-                task.finish(result)
+                task.finish(out.reshape(self._shape(out.shape[0])))
 
-        task.peers = {self._heads[shard] for shard, _, _ in parts if self._places[shard, 0] < 0}
-        for shard, row, cells in parts:
-            if self._places[shard, 0] < 0:
-                self._read_far(shard, row, cells, consistent, one)
+        if not far:
+            one()
+        task.peers = {self._heads[shard] for shard, _, _ in far}
+        for shard, row, cells in far:
+            self._far.copy(shard, row, cells, consistent, one)
 
-    def _read_far(self, shard: int, row: int, cells: Array, consistent: bool, then: Callable[[], None]) -> None:
-        """Read a piece of a dense shard on another node; its header first, and once more afterwards when asked to
-        be consistent.
-        """
-        head = self._heads[shard]
-        at = self._headers + shard * header.BYTES
-        words = np.empty(header.WORDS, np.int64)
-
-        def placed() -> None:
-            block = (int(words[header.LOCATION]) >> 8) << 6
-            self._blocks[shard] = block
-            before = int(words[header.VERSION])
-
-            def check() -> None:
-                if before & 1 or int(words[header.VERSION]) != before:
-                    self._fabric.fetch(head, at, words, placed)
-                else:
-                    then()
-
-            def copied() -> None:
-                if consistent:
-                    self._fabric.fetch(head, at, words, check)
-                else:
-                    then()
-
-            self._fabric.fetch(head, block + row * self._row_bytes, cells, copied)
-
-        if consistent or shard not in self._blocks:
-            self._fabric.fetch(head, at, words, placed)
-        else:
-            self._fabric.fetch(head, self._blocks[shard] + row * self._row_bytes, cells, then)
+    def _copy_at_rest(self, shard: int, row: int, cells: Array) -> None:
+        what = f'shard {shard} of table "{self.name}" to be at rest'
+        self._fabric.wait(lambda: self._near.copy_at_rest(shard, row, cells), what)
 
     def _scan(self, task: Task[Any], lo: int, hi: int | None) -> None:
-        spec = self.spec
-        near = np.flatnonzero(self._places[:, 0] >= 0).tolist()
-        found = [self._scan_near(shard, lo, hi) for shard in near]
+        found = [self._near.scan(shard, lo, hi) for shard in sorted(self._near.shards)]
 
         def finish() -> None:
             keys = np.concatenate([part[0] for part in found])
@@ -463,43 +304,7 @@ class Table:
             order = np.argsort(keys)
             task.finish((keys[order], values[order].reshape(self._shape(keys.size))))
 
-        if not self._far:
+        if self._far:
+            self._far.scan(task, lo, hi, found, finish)
+        else:
             finish()
-            return
-
-        def answered(source: int, reply: PullReply) -> None:
-            keys = np.empty(reply.count, np.uint64)
-            values = np.empty((reply.count, spec.width), spec.dtype)
-
-            def arrived() -> None:
-                found.append((keys, values))
-                self._fabric.send(source, PullTaken(task.time))
-                if self._tasks.received(task, source):
-                    finish()
-
-            self._fabric.fetch(
-                source, reply.keys, keys, lambda: self._fabric.fetch(source, reply.values, values, arrived)
-            )
-
-        time = self._tasks.expect(task, self._far, answered)
-        for server in self._far:
-            self._fabric.send(server, PullScan(self._index, time, lo, hi))
-
-    def _scan_near(self, shard: int, lo: int, hi: int | None) -> tuple[Array, Array]:
-        spec = self.spec
-        head, base = (int(word) for word in self._places[shard])
-        no_state = np.empty((0, 0), spec.dtype)
-        room = 0
-        while True:
-            where = int(self._words[head + header.LOCATION])
-            room = max(room, int(self._words[head + header.COUNT]))
-            keys = np.empty(room, np.uint64)
-            values = np.empty((room, spec.width), spec.dtype)
-            block = (base + ((where >> 8) << 6)) // 8
-            n = sparse.scan(
-                self._words, self._cells, block, where & 0xFF, self._stride,
-                np.uint64(lo), np.uint64(hi or 0), hi is None, keys, values, no_state,
-            )  # fmt: skip
-            if n <= room and int(self._words[head + header.LOCATION]) == where:
-                return keys[:n], values[:n]
-            room = max(room, int(n))

@@ -14,7 +14,8 @@ from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.worker.batches import Batches
-from mpips.worker.table import KeyRangeError, NonFiniteError, Table
+from mpips.worker.keys import KeyRangeError
+from mpips.worker.table import NonFiniteError, Table
 from mpips.worker.task import TaskRefused, Tasks
 
 
