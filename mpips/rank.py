@@ -62,7 +62,12 @@ class Rank:
         try:
             return self._live()
         except PeerLost as error:
-            return Outcome("failed", str(error), [])
+            if self._view.scheduler not in self._fabric.lost:
+                return Outcome("failed", str(error), [])
+            reason = f"rank {self._view.scheduler} (scheduler) died"
+            if self._fabric.rank == min(set(range(self._fabric.size)) - self._fabric.lost):
+                self._leave_result(Record(self._plan.run, fresh=False), reason)
+            return Outcome("failed", reason, [])
 
     def _live(self) -> Outcome:
         fabric, view, plan = self._fabric, self._view, self._plan
@@ -147,7 +152,10 @@ class Rank:
         for rank in range(self._fabric.size):
             if rank != self._fabric.rank:
                 self._fabric.send(rank, Stop("failed", reason))
-        record = Record(self._plan.run)
+        self._leave_result(Record(self._plan.run), reason)
+
+    def _leave_result(self, record: Record, reason: str) -> None:
+        """Say how the job ended, in place of a scheduler that can't."""
         record.event({"event": "end", "exit": "failed", "reason": reason})
         record.result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self._view.counts()})
 

@@ -14,17 +14,17 @@ RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't 
 
 
 class Record:
-    """Writes them; `run` None leaves no files.
+    """Writes them; `run` None leaves no files, `fresh` begins anew.
 
     ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A
     job goes on when the disk is full: events are kept until there is room again.
     """
 
-    def __init__(self, run: Path | None) -> None:
+    def __init__(self, run: Path | None, fresh: bool = True) -> None:
         self._run = run
         self._unwritten = ""
         self._complained = False
-        if run is not None:
+        if run is not None and fresh:
             run.mkdir(parents=True, exist_ok=True)
             for name in (EVENTS, RANKS, RESULT):
                 (run / name).unlink(missing_ok=True)

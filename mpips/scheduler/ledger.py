@@ -124,6 +124,11 @@ class Ledger:
         """A data server's place among all: what stays when a job goes on with other ranks."""
         return next(i for i, batches in enumerate(self._batches) if batches.data_server == data_server)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether any workload is out and not done."""
+        return bool(self._given)
+
     def stage_is_done(self, workload: Workload) -> bool:
         """Whether no workload of this one's epoch, and of its kind, is left."""
         return (workload.epoch, workload.train) not in self._left

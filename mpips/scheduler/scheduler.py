@@ -19,6 +19,7 @@ RETRY_SECONDS = 5.0
 LAST_RETRIES = 3
 LAST_RETRY_SECONDS = 1.0
 LAST_SAVE_SECONDS = 120.0
+DRAIN_SECONDS = 5.0
 
 
 class Send(NamedTuple):
@@ -103,6 +104,7 @@ class Scheduler:
         self._ending: End | None = None
         self._last_saves = 0
         self._stale = False
+        self._drained_by: float | None = None
         self._over = False
         self._handlers: dict[type[m.Message], Any] = {
             m.Hello: self._hello,
@@ -133,6 +135,8 @@ class Scheduler:
             return
         if self._began and self._ending is None and now - self._recent[0] >= PROGRESS_SECONDS:
             self._report(now)
+        if self._drained_by is not None and now >= self._drained_by:
+            self._save_last(now)
         if self._saving is None and self._save_at is not None and now >= self._save_at:
             self._save(now)
         elif self._saving is not None and self._ending is not None and now - self._save_started > LAST_SAVE_SECONDS:
@@ -272,6 +276,8 @@ class Scheduler:
                 self._evaluation = None
                 for server in self._view.servers:
                     self._send(server, m.Measure(workload.epoch))
+        if self._drained_by is not None and not self._ledger.under_way:
+            self._save_last(now)
         self._feed()
 
     def _measured(self, source: int, message: m.Measured, now: float) -> None:
@@ -394,7 +400,14 @@ class Scheduler:
         self._log(now, "stopping", exit=end.exit, reason=end.reason)
         if not (save and self._plan.saves and self._began):
             self._end()
-        elif self._saving is None:
+        elif end.exit == "interrupted" and self._ledger is not None and self._ledger.under_way:
+            self._drained_by = now + DRAIN_SECONDS  # what is under way would be run again after a restart
+        else:
+            self._save_last(now)
+
+    def _save_last(self, now: float) -> None:
+        self._drained_by = None
+        if self._saving is None:
             self._save(now)
         else:
             self._stale = True  # what is being written may lack the last pushes: write once more
