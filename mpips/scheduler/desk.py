@@ -144,15 +144,15 @@ class Desk:
         )
 
     def _result(self, end: End) -> dict[str, Any]:
-        state = self.scheduler
+        tally = self.scheduler.tally
         return {
             "exit": end.exit,
             "reason": end.reason,
-            "metrics": state.metrics,
+            "metrics": self.scheduler.metrics,
             "seconds": round(time.monotonic() - self._start, 3),
-            "training_seconds": round(state.training_seconds, 3),
-            "examples": state.examples,
-            "examples_per_second": round(state.examples / state.training_seconds, 1) if state.training_seconds else 0.0,
+            "training_seconds": round(tally.seconds, 3),
+            "examples": tally.examples,
+            "examples_per_second": round(tally.examples / tally.seconds, 1) if tally.seconds else 0.0,
             "roles": self._view.counts(),
             "versions": {
                 **{name: version(name) for name in PACKAGES},

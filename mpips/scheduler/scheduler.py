@@ -11,14 +11,11 @@ from mpips import messages as m
 from mpips.metrics import Evaluation
 from mpips.plan import Plan
 from mpips.scheduler.ledger import Batches, Ledger
+from mpips.scheduler.saving import Next, Saving
+from mpips.scheduler.tally import Tally
 from mpips.scheduler.view import View
 from mpips.table import TableSpec
 
-PROGRESS_SECONDS = 1.0
-RETRY_SECONDS = 5.0
-LAST_RETRIES = 3
-LAST_RETRY_SECONDS = 1.0
-LAST_SAVE_SECONDS = 120.0
 DRAIN_SECONDS = 5.0
 
 
@@ -76,34 +73,24 @@ class Scheduler:
         self.results: dict[int, Any] = {}
         self.metrics: dict[str, float] = {}
         self.hellos: dict[int, m.Hello] = {}
-        self.examples = 0
-        self.train_rows = 0
-        self.training_seconds = 0.0
+        self.tally = Tally()
         self._view = view
         self._plan = plan
         self._resume = resume
-        self._generation = generation
         self._data: dict[int, m.DataReady] = {}
         self._tables: list[TableSpec] = []
         self._awaited: set[int] = set()
+        self._restore_errors: list[str] = []
         self._created = False
         self._lost_spares: set[int] = set()
         self._ledger: Ledger | None = None
         self._hungry: list[int] = []
-        self._began = 0.0
+        self._began = False
         self._evaluation: Evaluation | None = None
         self._measuring: tuple[int, Evaluation, set[int], dict[str, int]] | None = None
-        self._recent = [0.0, 0, 0.0]  # since when, examples, loss summed
-        self._loads: dict[int, m.Load] = {}
-        self._epoch_loss: dict[int, list[float]] = {}
-        self._saving: set[int] | None = None
-        self._save_errors: list[str] = []
+        self._saving = Saving(view.servers, plan.save_every, generation)
         self._save_progress: dict[str, Any] = {}
-        self._save_at: float | None = None
-        self._save_started = 0.0
         self._ending: End | None = None
-        self._last_saves = 0
-        self._stale = False
         self._drained_by: float | None = None
         self._over = False
         self._handlers: dict[type[m.Message], Any] = {
@@ -133,14 +120,14 @@ class Scheduler:
         """Take notice of the time."""
         if self._over:
             return
-        if self._began and self._ending is None and now - self._recent[0] >= PROGRESS_SECONDS:
+        if self._began and self._ending is None and self.tally.due(now):
             self._report(now)
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
-        if self._saving is None and self._save_at is not None and now >= self._save_at:
+        if self._saving.due(now):
             self._save(now)
-        elif self._saving is not None and self._ending is not None and now - self._save_started > LAST_SAVE_SECONDS:
-            missing = ", ".join(str(rank) for rank in sorted(self._saving))
+        elif self._saving.overdue(now):
+            missing = ", ".join(str(rank) for rank in sorted(self._saving.missing or ()))
             self._end(f"the last checkpoint was not written: no answer from server {missing}")
 
     def lost(self, rank: int, now: float) -> None:
@@ -149,7 +136,7 @@ class Scheduler:
         host = self.hellos[rank].host if rank in self.hellos else "?"
         if self._over:
             return
-        self._log(now, "lost", rank=rank, role=role)
+        self._log("lost", rank=rank, role=role)
         if role == "spare":
             self._lost_spares.add(rank)
             self._create(now)
@@ -172,10 +159,10 @@ class Scheduler:
 
     def _data_ready(self, source: int, message: m.DataReady, now: float) -> None:
         self._data[source] = message
-        self.train_rows += message.train_rows
+        self.tally.rows += message.train_rows
         skipped = f", {message.skipped} malformed lines skipped" if message.skipped else ""
         rows = f"{message.train_rows:,} training and {message.test_rows:,} test rows"
-        self._log(now, "note", text=f"data server {source}: {rows}, {message.features:,} features{skipped}")
+        self._log("note", text=f"data server {source}: {rows}, {message.features:,} features{skipped}")
         self._create(now)
 
     def _create(self, now: float) -> None:
@@ -200,14 +187,14 @@ class Scheduler:
     def _tables_ready(self, source: int, message: m.TablesReady, now: float) -> None:
         self._awaited.discard(source)
         if message.error is not None:
-            self._save_errors.append(message.error)
+            self._restore_errors.append(message.error)
         if self._awaited or self._ending:
             return
-        if self._save_errors:
-            error, self._save_errors = self._save_errors[0], []
+        if self._restore_errors:
+            error, self._restore_errors = self._restore_errors[0], []
             if len(self._resume) > 1:
                 self._resume = self._resume[1:]
-                self._log(now, "note", text=f"{error}; going back to {self._resume[0].path}")
+                self._log("note", text=f"{error}; going back to {self._resume[0].path}")
                 self._ask_servers(now)
             else:
                 self._stop(End("failed", error), now, save=False)
@@ -223,11 +210,11 @@ class Scheduler:
                 self._resume[0].progress if self._resume else None,
             )
         if self._resume:
-            self._log(now, "note", text=f"resumed from {self._resume[0].path}")
-        self._began = now
-        self._recent = [now, 0, 0.0]
-        if self._plan.saves and self._plan.save_every > 0:
-            self._save_at = now + self._plan.save_every
+            self._log("note", text=f"resumed from {self._resume[0].path}")
+        self._began = True
+        self.tally.begin(now)
+        if self._plan.saves:
+            self._saving.begin_periods(now)
         for worker in self._view.workers:
             self._send(worker, m.Begin(self._tables))
 
@@ -257,16 +244,10 @@ class Scheduler:
         if workload is None:
             return
         if workload.train:
-            self.examples += message.rows
-            self.training_seconds = now - self._began
-            self._recent[1] += message.rows
-            self._recent[2] += message.loss
-            sums = self._epoch_loss.setdefault(workload.epoch, [0.0, 0.0])
-            sums[0] += message.loss
-            sums[1] += message.rows
+            self.tally.add(workload.epoch, message.rows, message.loss, now)
             if self._ledger.stage_is_done(workload):
-                loss, rows = self._epoch_loss.pop(workload.epoch)
-                self._log(now, "epoch", epoch=workload.epoch, loss=loss / max(1.0, rows), examples=self.examples)
+                loss = self.tally.end_epoch(workload.epoch)
+                self._log("epoch", epoch=workload.epoch, loss=loss, examples=self.tally.examples)
         else:
             if self._evaluation is None:
                 self._evaluation = Evaluation()
@@ -291,7 +272,7 @@ class Scheduler:
             self._measuring = None
             count = nonzeros.get(self._plan.model or "", 0)
             self.metrics = {"auc": evaluation.auc, "logloss": evaluation.logloss, "nonzeros": count}
-            self._log(now, "evaluation", epoch=epoch, rows=evaluation.rows, **self.metrics)
+            self._log("evaluation", epoch=epoch, rows=evaluation.rows, **self.metrics)
             self._conclude(now)
 
     def _finished(self, source: int, message: m.Finished, now: float) -> None:
@@ -303,88 +284,53 @@ class Scheduler:
             self._stop(End("finished", "all work is done"), now)
 
     def _load(self, source: int, message: m.Load, now: float) -> None:
-        self._loads[source] = message
+        self.tally.loads[source] = message
 
     def _note(self, source: int, message: m.Note, now: float) -> None:
-        self._log(now, "note", text=f"rank {source}: {message.text}")
+        self._log("note", text=f"rank {source}: {message.text}")
 
     def _failed(self, source: int, message: m.Failed, now: float) -> None:
-        self._log(now, "failed", rank=source, reason=message.reason)
+        self._log("failed", rank=source, reason=message.reason)
         self._stop(End("failed", message.reason), now)
 
     def _report(self, now: float) -> None:
-        since, rows, loss = self._recent
-        self._recent = [now, 0, 0.0]
-        event: dict[str, Any] = {
-            "epoch": self._ledger.finished_epochs + 1 if self._ledger is not None else 0,
-            "epochs": self._plan.passes,
-            "examples": self.examples,
-            "examples_per_second": rows / (now - since),
-            "servers": {str(rank): round(load.busy, 3) for rank, load in sorted(self._loads.items())},
-            "bytes": sum(load.bytes for load in self._loads.values()),
-        }
-        if self.train_rows:
-            event["share"] = self.examples / (self.train_rows * self._plan.passes)
-            event["epoch"] = min(event["epoch"], self._plan.passes)
-        if rows:
-            event["loss"] = loss / rows
-        self._log(now, "progress", **event)
+        epoch = min(self._ledger.finished_epochs + 1, self._plan.passes) if self._ledger is not None else 0
+        self._log("progress", **self.tally.report(epoch, self._plan.passes, now))
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save(self, now: float) -> None:
-        self._saving = set(self._view.servers)
-        self._save_errors = []
-        self._save_started = now
-        self._save_at = None
         self._save_progress = {
             **(self._ledger.progress() if self._ledger is not None else {}),
-            "examples": self.examples,
+            "examples": self.tally.examples,
         }
+        generation = self._saving.begin(now)
         for server in self._view.servers:
-            self._send(server, m.Checkpoint(self._generation))
+            self._send(server, m.Checkpoint(generation))
 
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
-        if self._saving is None or message.generation != self._generation:
+        if not self._saving.written(source, message.generation, message.error):
             return
-        self._saving.discard(source)
-        if message.error is not None:
-            self._save_errors.append(message.error)
-        if self._saving:
-            return
-        if self._save_errors:
-            self.completed(self._save_errors[0], now)
+        if self._saving.error is not None:
+            self.completed(self._saving.error, now)
         else:
-            self.effects.append(Complete(self._generation, self._tables, self._save_progress))
+            self.effects.append(Complete(self._saving.generation, self._tables, self._save_progress))
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""
         if self._over:
             return
-        self._saving = None
-        self._generation += 1
+        generation, seconds = self._saving.generation, now - self._saving.started
+        follows = self._saving.end(error, now)
         if error is None:
-            self._log(now, "checkpoint", generation=self._generation - 1, seconds=now - self._save_started)
-            if self._stale:
-                self._stale = False
-                self._save(now)
-            elif self._ending is not None:
-                self._end()
-            elif self._plan.save_every > 0:
-                self._save_at = now + self._plan.save_every
-            return
-        self._log(now, "checkpoint failed", generation=self._generation - 1, error=error)
-        if self._ending is None:
-            self._save_at = now + min(RETRY_SECONDS, self._plan.save_every)
-            return
-        if self._stale:  # it was not the last one yet
-            self._stale = False
-            self._save_at = now + LAST_RETRY_SECONDS
-            return
-        self._last_saves += 1
-        if self._last_saves < LAST_RETRIES:
-            self._save_at = now + LAST_RETRY_SECONDS
+            self._log("checkpoint", generation=generation, seconds=seconds)
         else:
+            self._log("checkpoint failed", generation=generation, error=error)
+        if follows is Next.AGAIN:
+            self._save(now)
+        elif follows is Next.OVER:
+            self._end()
+        elif follows is Next.LOST:
             self._end(f"the last checkpoint was not written: {error}")
 
     # --- down -------------------------------------------------------------------------------------------------------
@@ -397,7 +343,7 @@ class Scheduler:
                 self._end()
             return
         self._ending = end
-        self._log(now, "stopping", exit=end.exit, reason=end.reason)
+        self._log("stopping", exit=end.exit, reason=end.reason)
         if not (save and self._plan.saves and self._began):
             self._end()
         elif end.exit == "interrupted" and self._ledger is not None and self._ledger.under_way:
@@ -407,10 +353,8 @@ class Scheduler:
 
     def _save_last(self, now: float) -> None:
         self._drained_by = None
-        if self._saving is None:
+        if self._saving.begin_last():
             self._save(now)
-        else:
-            self._stale = True  # what is being written may lack the last pushes: write once more
 
     def _end(self, problem: str | None = None) -> None:
         assert self._ending is not None
@@ -426,5 +370,5 @@ class Scheduler:
     def _send(self, dest: int, message: m.Message) -> None:
         self.effects.append(Send(dest, message))
 
-    def _log(self, now: float, event: str, **fields: Any) -> None:
+    def _log(self, event: str, **fields: Any) -> None:
         self.effects.append(Log({"event": event, **fields}))
