@@ -31,6 +31,8 @@ class Ended(NamedTuple):
 def mpirun(program: Sequence[str], ranks: int, deadline: float) -> Ended:
     """Run a program on so many ranks; a hang fails the test with what every rank was doing."""
     scratch = Scratch()
+    stays = scratch.shared_memory / "stays"
+    stays.touch()  # a folder that a fabric finds empty it removes, and the next one in the same process has none
     line = launch.command(launch.find(), program, ranks=ranks, hosts=None, extra=[], scratch=scratch)
     names = launch.environment(ranks, None, scratch) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     start = time.monotonic()
@@ -50,7 +52,7 @@ def mpirun(program: Sequence[str], ranks: int, deadline: float) -> Ended:
             process.kill()
             process.wait()
             left = scratch.end(patience=5.0)
-            files = [path.name for path in scratch.shared_memory.iterdir()]
+            files = [path.name for path in scratch.shared_memory.iterdir() if path != stays]
             scratch.clear()
         out.seek(0)
         return Ended(code, out.read(), seconds, left, files)

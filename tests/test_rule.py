@@ -65,6 +65,10 @@ def test_a_registered_function_is_a_rule_of_its_own_name():
 
 
 def test_a_parameter_without_a_default_must_be_given():
-    update_rule(Needy)(njit(lambda rule, value, update, state: update))
-    with pytest.raises(RuleError, match='update rule "<lambda>" needs rate'):
-        make({"name": "<lambda>"})
+    @update_rule(Needy)
+    @njit
+    def needy(rule, value, update, state):
+        return update
+
+    with pytest.raises(RuleError, match='update rule "needy" needs rate'):
+        make({"name": "needy"})

@@ -28,7 +28,7 @@ def test_a_shard_of_a_large_table_has_half_to_one_megabyte_and_a_small_table_has
     assert size <= SHARD_BYTES
     if rows * table.row_bytes >= 2 * LEAST_SHARDS * SHARD_BYTES:
         assert size > SHARD_BYTES // 2
-    elif size > MIN_SHARD_BYTES:
+    elif size > MIN_SHARD_BYTES and rows >= LEAST_SHARDS:
         assert table.shards >= LEAST_SHARDS
 
 

@@ -40,6 +40,7 @@ class Near:
             base = fabric.place(head)
             if base is not None:
                 self._places[shard] = (base + headers) // 8 + shard * header.WORDS, base
+        self._views: dict[int, Array] = {}
         self.shards = set(np.flatnonzero(self._places[:, 0] >= 0).tolist())
 
     def gather(self, keys: Array, out: Array) -> None:
@@ -50,10 +51,14 @@ class Near:
         else:
             gather_sparse(self._words, self._cells, self._places, spec.shard_bits, spec.width, self._stride, keys, out)
 
-    def copy(self, shard: int, row: int, cells: Array) -> None:
-        """Copy values of a dense shard from one of its rows on."""
-        first = self._first(shard, row)
-        cells[:] = self._cells[first : first + cells.size]
+    def values(self, shard: int) -> Array:
+        """Values (rows·width,) of a dense shard, as a view: it stays where it is."""
+        view = self._views.get(shard)
+        if view is None:
+            lo, hi = self._spec.shard_range(shard)
+            first = self._first(shard, 0)
+            view = self._views[shard] = self._cells[first : first + (hi - lo) * self._spec.width]
+        return view
 
     def copy_at_rest(self, shard: int, row: int, cells: Array) -> bool:
         """The same; False when the shard was written meanwhile."""

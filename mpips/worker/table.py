@@ -265,18 +265,18 @@ class Table:
             finish()
 
     def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
-        spec, flat = self.spec, out.reshape(-1)
+        bits, width, flat = self.spec.shard_bits, self.spec.width, out.reshape(-1)
         far = []
-        for shard in range(lo >> spec.shard_bits, -(-hi >> spec.shard_bits)) if hi > lo else ():
-            start, end = spec.shard_range(shard)
-            a, b = max(lo, start), min(hi, end)
-            cells = flat[(a - lo) * spec.width : (b - lo) * spec.width]
+        for shard in range(lo >> bits, ((hi - 1) >> bits) + 1) if hi > lo else ():
+            start = shard << bits
+            a, b = max(lo, start), min(hi, start + (1 << bits))
+            cells = flat[(a - lo) * width : (b - lo) * width]
             if shard not in self._near.shards:
                 far.append((shard, a - start, cells))
             elif consistent:
                 self._copy_at_rest(shard, a - start, cells)
             else:
-                self._near.copy(shard, a - start, cells)
+                cells[:] = self._near.values(shard)[(a - start) * width : (b - start) * width]
         left = [len(far)]
 
         def one() -> None:

@@ -1,5 +1,6 @@
 """Sparse logistic regression through the whole job, in the simulator: what it learns, and that it is the same every time."""
 
+import json
 import time
 
 import numpy as np
@@ -46,6 +47,12 @@ def plan_of(data, kind="dense", rule="ftrl", **settings):
             **settings,
         }
     )
+
+
+def result_of(job):
+    """The result of a job with a run folder, which must have finished."""
+    assert job.outcome.exit == "finished", job.outcome.reason
+    return json.loads((job.plan.run / "result.json").read_text())
 
 
 def weights_of(job):
@@ -110,9 +117,9 @@ def numpy_loop(batches, order, rule):
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("place", ["one node", "nodes of their own"])
-def test_one_worker_without_delay_trains_as_a_numpy_loop_does(data, kind, rule, place):
+def test_one_worker_without_delay_trains_as_a_numpy_loop_does(data, kind, rule, place, tmp_path):
     """Tolerance: the table is float32, the loop float64; 75 steps, so 1e-4."""
-    plan = plan_of(data, kind, rule, roles=Roles(servers=2, data_servers=1, workers=1), delay=0)
+    plan = plan_of(data, kind, rule, roles=Roles(servers=2, data_servers=1, workers=1), delay=0, run=tmp_path)
     job = SimulatedJob(plan, PLACES[place](5), 3)
     order = []
     given = job.simulation.ranks[4].on
@@ -126,14 +133,13 @@ def test_one_worker_without_delay_trains_as_a_numpy_loop_does(data, kind, rule, 
 
     job.simulation.ranks[4].on = on
     job.run()
-    assert job.outcome.exit == "finished", job.outcome.reason
+    metrics = result_of(job)["metrics"]
     batches, train = batches_of(data)
     assert sorted(order) == sorted(list(range(train)) * 3)
     expected = numpy_loop(batches, order, RULES[rule])
     weights = weights_of(job)
     np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-4)
     assert 0.1 < np.abs(weights).max()
-    metrics = job.ranks[0]._desk.scheduler.metrics
     scores = np.concatenate([matrix(b) @ weights[b.keys.astype(int)] for b in batches[train:]])
     labels = np.concatenate([b.labels for b in batches[train:]])
     assert metrics["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=2e-3)
@@ -143,26 +149,25 @@ def test_one_worker_without_delay_trains_as_a_numpy_loop_does(data, kind, rule, 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("delay", [0, 4, None])
-def test_many_workers_learn_about_what_one_learns(data, place, delay):
-    plan = plan_of(data, delay=delay, passes=10, evaluate_every=5)
+def test_many_workers_learn_about_what_one_learns(data, place, delay, tmp_path):
+    plan = plan_of(data, delay=delay, passes=10, evaluate_every=5, run=tmp_path)
     job = SimulatedJob(plan, PLACES[place](7), 1).run()
-    assert job.outcome.exit == "finished", job.outcome.reason
-    assert job.ranks[0]._desk.scheduler.examples == 10 * ROWS * 4 // 5
+    result = result_of(job)
+    assert result["examples"] == 10 * ROWS * 4 // 5
     batches, train = batches_of(data)
     order = [number for _ in range(10) for number in range(train)]
     alone = numpy_loop(batches, order, RULES["ftrl"])
     assert np.corrcoef(weights_of(job), alone)[0, 1] > 0.99
     scores = np.concatenate([matrix(b) @ alone[b.keys.astype(int)] for b in batches[train:]])
     labels = np.concatenate([b.labels for b in batches[train:]])
-    assert job.ranks[0]._desk.scheduler.metrics["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=0.02)
+    assert result["metrics"]["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=0.02)
 
 
 @pytest.mark.parametrize("data_servers", [0, 3])
-def test_several_data_servers_or_the_schedulers_rank_serve_every_row_once(data, data_servers):
-    plan = plan_of(data, roles=Roles(servers=2, data_servers=data_servers, workers=3))
+def test_several_data_servers_or_the_schedulers_rank_serve_every_row_once(data, data_servers, tmp_path):
+    plan = plan_of(data, roles=Roles(servers=2, data_servers=data_servers, workers=3), run=tmp_path)
     job = SimulatedJob(plan, [0] * (6 + data_servers), 1).run()
-    assert job.outcome.exit == "finished", job.outcome.reason
-    assert job.ranks[0]._desk.scheduler.examples == 3 * ROWS * 4 // 5
+    assert result_of(job)["examples"] == 3 * ROWS * 4 // 5
 
 
 def simulate_200(data, seed):
@@ -305,11 +310,10 @@ def test_data_that_can_not_be_read_end_the_job_with_file_and_line(tmp_path):
     assert "bad.libsvm: line 2" in job.outcome.reason
 
 
-def test_a_data_server_with_room_for_a_few_batches_serves_them_all(data):
+def test_a_data_server_with_room_for_a_few_batches_serves_them_all(data, tmp_path):
     batches, _ = batches_of(data)
     largest = max(batch.nbytes for batch in batches)
     memory = type(SMALL)(server=SMALL.server, data_server=4 * (largest + 64), worker=SMALL.worker)
     for place in PLACES.values():
-        job = SimulatedJob(plan_of(data, memory=memory), place(7), 1).run()
-        assert job.outcome.exit == "finished", job.outcome.reason
-        assert job.ranks[0]._desk.scheduler.examples == 3 * ROWS * 4 // 5
+        job = SimulatedJob(plan_of(data, memory=memory, run=tmp_path), place(7), 1).run()
+        assert result_of(job)["examples"] == 3 * ROWS * 4 // 5

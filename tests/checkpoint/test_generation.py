@@ -172,7 +172,7 @@ def test_a_server_file_has_its_name_only_when_it_is_complete(tmp_path):
     file = ServerFile(tmp_path, 1, 1)
     file.dense(spec, 0, content.values[: spec.shard_rows], content.state[: spec.shard_rows])
     assert not final.exists()
-    assert file.finish().result(timeout=60) == final
+    assert file.close() == final
     assert [path.name for path in final.parent.iterdir()] == ["server-1.h5"]
     given_up = ServerFile(tmp_path, 1, 2)
     given_up.abort()

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpips.cli.cleanup import SHARED_MEMORY, shared_memory_of
+from mpips.cli.cleanup import MARK, SHARED_MEMORY, shared_memory_of
 from mpips.cli.launch import AS_ROOT, COMPONENTS, Launcher
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
 RANK = b"OMPI_COMM_WORLD_RANK="
+RUN = f"{MARK}=".encode()
 
 
 def pids() -> list[int]:
@@ -31,6 +32,13 @@ def environment_of(pid: int) -> list[bytes]:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []
+
+
+def parent_of(pid: int) -> int:
+    """The process id of a process's parent; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def mpips_run(*arguments: str | Path) -> list[str]:
@@ -112,7 +120,7 @@ class Started:
         """The events so far, or those of one kind."""
         try:
             text = (self.run / "metrics.jsonl").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         events = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [event for event in events if kind in (None, event["event"])]
@@ -130,8 +138,9 @@ class Started:
         return int([rank["pid"] for rank in self.ranks() if rank["role"] == role][-1])
 
     def mpirun_pid(self) -> int:
-        """The launcher that `mpips run` started."""
-        return next(pid for pid in self.processes() if Path(f"/proc/{pid}/cmdline").read_bytes().find(b"mpirun") > 0)
+        """The launcher that `mpips run` started: its own child that carries the run's mark."""
+        children = [pid for pid in self.processes() if parent_of(pid) == self.process.pid]
+        return next(pid for pid in children if any(entry.startswith(RUN) for entry in environment_of(pid)))
 
     # --- its course -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Deadline
-from mpips.messages import BatchTaken, Note
+from mpips.messages import BatchTaken, Note, WorkRequest
 
 pytestmark = pytest.mark.mpi(min_size=4)
 
@@ -19,11 +19,23 @@ def listen(fabric, kind=Note):
 
 
 def all_are_here(fabric):
-    """Wait until every rank has come to this line; messages are handled meanwhile."""
-    heard = listen(fabric)
+    """Wait until every rank has come to this line as often as this one; messages are handled meanwhile."""
+    fabric.come += 1
     for peer in range(fabric.size):
-        fabric.send(peer, Note("here"))
-    fabric.wait(lambda: len(heard) == fabric.size, "everyone to be here", timeout=10)
+        fabric.send(peer, WorkRequest())
+    fabric.wait(lambda: min(fabric.seen) >= fabric.come, "everyone to be here", timeout=10)
+
+
+@pytest.fixture
+def fabric(fabric):
+    """One that counts how often each rank has come to `all_are_here`."""
+    fabric.come, fabric.seen = 0, [0] * fabric.size
+
+    def count(source, message):
+        fabric.seen[source] += 1
+
+    fabric.on(WorkRequest, count)
+    return fabric
 
 
 def test_messages_arrive_between_all_pairs_in_order_the_own_ones_too(fabric):
@@ -52,7 +64,7 @@ def test_every_arena_has_its_own_place_on_its_node(fabric, place):
     assert len(set(places)) == len(places)
     assert [fabric.place(rank) for rank in range(fabric.size) if rank not in here] == [None] * (fabric.size - len(here))
     assert fabric.arena.size == 1 << 20
-    assert fabric.arena.ctypes.data % 4096 == 0
+    assert fabric.arena.ctypes.data % 8 == 0
     assert fabric.arena.ctypes.data == fabric.memory.ctypes.data + fabric.place(fabric.rank)
     assert fabric.memory.size >= len(here) << 20
 

@@ -9,11 +9,8 @@ from mpips import messages as m
 from mpips.dataserver.spec import DataSpec
 from mpips.metrics import BINS
 from mpips.plan import Plan
+from mpips.scheduler.saving import LAST_RETRIES, LAST_SAVE_SECONDS, RETRY_SECONDS
 from mpips.scheduler.scheduler import (
-    LAST_RETRIES,
-    LAST_SAVE_SECONDS,
-    PROGRESS_SECONDS,
-    RETRY_SECONDS,
     Complete,
     End,
     Log,
@@ -21,6 +18,7 @@ from mpips.scheduler.scheduler import (
     Scheduler,
     Send,
 )
+from mpips.scheduler.tally import PROGRESS_SECONDS
 from mpips.scheduler.view import Roles, assign
 from tests.simulated import table
 
@@ -243,7 +241,7 @@ def test_a_report_that_comes_twice_counts_once():
     done = m.WorkDone(workload.number, 10, 5.0, b"")
     job.hear(4, done)
     assert job.hear(4, done) == []
-    assert job.scheduler.examples == 10
+    assert job.scheduler.tally.examples == 10
 
 
 def test_a_worker_waits_while_an_evaluation_is_held_back_and_is_fed_when_it_is_over():

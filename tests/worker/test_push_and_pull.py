@@ -228,8 +228,8 @@ def test_wrong_keys_and_values_are_refused_with_words_and_nothing_is_sent(place)
         wrong = [
             (KeyRangeError, 'table "w": key 10000 is out of range [0, 10000)', lambda: w.pull([3, 10_000])),
             (KeyRangeError, 'table "w": key 10000 is out of range [0, 10000)', lambda: w.push([10_000], one)),
-            (KeyRangeError, "must be sorted and unique, but key 3 follows 4 (position 1)", lambda: w.push([4, 3], [1, 1])),
-            (KeyRangeError, "must be sorted and unique, but key 4 follows 4 (position 2)", lambda: s.pull([2, 4, 4])),
+            (KeyRangeError, "must be sorted and unique, but 4 precedes 3", lambda: w.push([4, 3], [1, 1])),
+            (KeyRangeError, "must be sorted and unique, but 4 precedes 4", lambda: s.pull([2, 4, 4])),
             (KeyRangeError, "keys must be integers from 0 to 2^64 - 1, got -1", lambda: w.pull([-1, 3])),
             (KeyRangeError, "got 0.5", lambda: w.pull([0.5])),
             (KeyRangeError, 'table "w"', lambda: w.pull([[1, 2]])),
@@ -349,10 +349,9 @@ def test_a_push_to_a_dead_server_ends_with_its_name():
     job.simulation.kill(2, 0.3)
     job.run()
     assert job.outcome.exit == "failed"
-    assert job.outcome.reason in ("rank 2 (server on " + job.ranks[0]._desk.scheduler.hellos[2].host + ") died", caught.get(3))
-    if caught:
-        assert "push of rows [0, 10000) to table \"w\"" in caught[3]
-        assert caught[3].endswith("from rank 2, but rank 2 is dead")
+    assert job.outcome.reason == caught.get(3) or job.outcome.reason.startswith("rank 2 (server on ")
+    assert 'push of rows [0, 10000) to table "w"' in caught[3]
+    assert caught[3].endswith("from rank 2, but rank 2 is dead")
 
 
 def test_a_task_past_its_deadline_says_what_it_is_and_who_has_not_answered():

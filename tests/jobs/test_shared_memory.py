@@ -1,0 +1,47 @@
+"""A /dev/shm that is too small for the arenas."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mpips.cli.launch import Launcher
+from tests.jobs.conftest import Start
+from tests.jobs.started import Started, mpips_run, mpirun
+
+SMALL = "mount -t tmpfs -o size=48m tmpfs /dev/shm"
+SOON = 20.0
+
+
+@pytest.fixture(autouse=True)
+def small_shared_memory() -> None:
+    """Skip where no process can be given a small /dev/shm of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a process a small /dev/shm")
+    tried = subprocess.run(["unshare", "-m", "sh", "-c", SMALL], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"a small /dev/shm can't be mounted here: {tried.stderr.strip()}")
+
+
+def with_small_shared_memory(command: list[str]) -> list[str]:
+    return ["unshare", "-m", "sh", "-c", f"{SMALL} && exec {shlex.join(command)}"]
+
+
+@pytest.mark.parametrize("how", ["mpips run", "mpirun"])
+def test_arenas_larger_than_it_are_refused(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
+    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file)
+    job: Started = start(with_small_shared_memory(command))
+    assert job.end(SOON) not in (0, None), job.said
+    assert "the arenas of a node take 145 MB, /dev/shm has 50 MB free" in job.complaint
+    assert "lower [memory]" in job.complaint
+
+
+@pytest.mark.parametrize("how", ["mpips run", "mpirun"])
+def test_default_arenas_fit_into_it(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
+    job_file.write_text(job_file.read_text().partition("[memory]")[0])
+    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file)
+    job: Started = start(with_small_shared_memory(command))
+    assert job.end() == 0, job.said
+    assert job.result()["metrics"]["auc"] > 0.8
