@@ -1,5 +1,6 @@
 """One rank's life: take a role, serve or run the job's program, leave when the scheduler says so."""
 
+import contextlib
 import os
 import socket
 import traceback
@@ -11,7 +12,7 @@ from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
 from mpips.messages import Failed, Finished, Hello, Stop
 from mpips.plan import Plan
-from mpips.record import Record
+from mpips.record import Record, RunFolderError
 from mpips.scheduler.desk import Desk, results_of
 from mpips.scheduler.view import View
 from mpips.server.server import Server
@@ -111,7 +112,7 @@ class Rank:
             else:
                 fabric.send(self._view.scheduler, Failed(self._blame(role, error)))
 
-    def _blame(self, role: str, error: Exception) -> str:
+    def _blame(self, role: str, error: BaseException) -> str:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{role} {self._fabric.rank}: {type(error).__name__} at {last.filename}:{last.lineno}: {error}"
 
@@ -131,7 +132,7 @@ class Rank:
                 raise
         except Error as error:
             self._fabric.send(scheduler, Failed(str(error)))
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             traceback.print_exc()
             self._fabric.send(scheduler, Failed(self._blame("worker", error)))
         finally:
@@ -152,7 +153,8 @@ class Rank:
         for rank in range(self._fabric.size):
             if rank != self._fabric.rank:
                 self._fabric.send(rank, Stop("failed", reason))
-        self._leave_result(Record(self._plan.run), reason)
+        with contextlib.suppress(RunFolderError):
+            self._leave_result(Record(self._plan.run), reason)
 
     def _leave_result(self, record: Record, reason: str) -> None:
         """Say how the job ended, in place of a scheduler that can't."""

@@ -7,6 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mpips.errors import Error
+
+
+class RunFolderError(Error, OSError):
+    """The run folder can't be used."""
+
+
+def unusable(run: Path, error: OSError) -> RunFolderError:
+    """What to say of a run folder that can't be made or written."""
+    return RunFolderError(f"{run}: can't be the run folder: {error.strerror}: choose another by checkpoint.folder")
+
+
 EVENTS = "metrics.jsonl"
 RANKS = "ranks.json"
 RESULT = "result.json"
@@ -18,6 +30,11 @@ class Record:
 
     ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A
     job goes on when the disk is full: events are kept until there is room again.
+
+    Raises
+    ------
+    RunFolderError
+        when the folder can't be made.
     """
 
     def __init__(self, run: Path | None, fresh: bool = True) -> None:
@@ -25,9 +42,12 @@ class Record:
         self._unwritten = ""
         self._complained = False
         if run is not None and fresh:
-            run.mkdir(parents=True, exist_ok=True)
-            for name in (EVENTS, RANKS, RESULT):
-                (run / name).unlink(missing_ok=True)
+            try:
+                run.mkdir(parents=True, exist_ok=True)
+                for name in (EVENTS, RANKS, RESULT):
+                    (run / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise unusable(run, error) from error
             self._reserve(run)
 
     def event(self, event: dict[str, Any]) -> None:

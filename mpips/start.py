@@ -1,10 +1,12 @@
 """How a job starts under MPI: from a job file (`python -m mpips JOB`), or from a program that calls `mpips.run`."""
 
+import atexit
 import ctypes
 import faulthandler
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,46 +28,48 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     process; the scheduler's has exit code 1.
     """
     _die_with_parent()
+    from mpi4py import MPI
+
     from mpips.fabric.mpi import MpiFabric, library, world
     from mpips.rank import Rank
 
-    here = world()
     try:
+        here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
         view = assign(nodes, plan.roles)
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
+        remedy = REMEDY.format(role=view.role(here.rank).replace(" ", "_"))
+        fabric = MpiFabric(nodes, sizes[here.rank], remedy)
+    except MPI.Exception as error:
+        _complain("failed", f"MPI did not start: {error.Get_error_string()}")
+        os._exit(1)
     except Error as error:  # the same on every rank
         if here.rank == 0:
             _complain("failed", str(error))
         sys.exit(1)
-    role = view.role(here.rank)
-    fabric = MpiFabric(nodes, sizes[here.rank], REMEDY.format(role=role.replace(" ", "_")))
     rank = Rank(fabric, view, plan, resume, library())
     _on_signals(rank.wish_to_end)
-    outcome = rank.live()
+    try:
+        outcome = rank.live()
+    except BaseException:
+        traceback.print_exc()
+        os.kill(os.getpid(), signal.SIGKILL)  # the others learn of it by that alone
+        raise
     together = fabric.close()
-    # mpirun takes a rank that leaves with another code than 0 for a reason to go at once: the scheduler's alone counts
-    speaks = here.rank == view.scheduler or view.scheduler in fabric.lost
-    if outcome.exit == "finished" and together:
+    # mpirun takes a rank that leaves with another code than 0 for a reason to go at once: one alone does, when all is said
+    alive = set(range(len(nodes))) - fabric.lost
+    speaks = here.rank == (view.scheduler if view.scheduler in alive else min(alive))
+    if outcome.exit == "finished":
+        if not together:  # a spare is dead: MPI can't be finalized any more
+            atexit.register(os._exit, 0)
         return outcome.results
     told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
-    if outcome.exit != "finished" and not told and here.rank == min(set(range(len(nodes))) - fabric.lost):
+    if speaks and not told:
         _complain(outcome.exit, outcome.reason)
     sys.stdout.flush()
-    sys.stderr.flush()
     if together:
-        leave(1 if speaks else 0)
+        sys.exit(1 if speaks else 0)
     os._exit(1 if speaks else 0)
-
-
-def leave(code: int) -> None:
-    """End this process as MPI wants it, without the time that an interpreter takes to fold up."""
-    from mpi4py import MPI
-
-    MPI.Finalize()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def run(
@@ -180,7 +184,6 @@ def main(arguments: Sequence[str]) -> None:
             print(f"mpips: {error}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(2)
     run_plan(plan, options.resume)
-    leave(0)
 
 
 def plan_of(path: Path, overrides: Sequence[str]) -> Plan:

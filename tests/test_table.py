@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,10 @@ DTYPES = st.sampled_from(["float32", "float64"])
 @given(rows=st.integers(1, 10**7), width=WIDTHS, dtype=DTYPES)
 def test_the_shards_of_a_dense_table_hold_every_row_once(rows, width, dtype):
     table = TableSpec(name="w", rows=rows, width=width, dtype=dtype)
-    ends = [table.shard_range(shard) for shard in sorted({0, 1, table.shards // 2, table.shards - 1} & {*range(table.shards)})]
+    ends = [
+        table.shard_range(shard)
+        for shard in sorted({0, 1, table.shards // 2, table.shards - 1} & {*range(table.shards)})
+    ]
     assert ends[0][0] == 0
     assert ends[-1][1] == rows
     assert all(lo < hi for lo, hi in ends)
@@ -63,4 +68,4 @@ def test_the_headers_of_all_tables_stand_one_after_the_other():
     tables = [TableSpec(name="a", rows=10**6), TableSpec(name="b", kind="sparse", rows=10), TableSpec(name="c", rows=1)]
     offsets = header_offsets(tables)
     assert offsets[0] == 0
-    assert [b - a for a, b in zip(offsets, offsets[1:], strict=False)] == [HEADER_BYTES * t.shards for t in tables]
+    assert [b - a for a, b in pairwise(offsets)] == [HEADER_BYTES * t.shards for t in tables]

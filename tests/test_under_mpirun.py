@@ -1,4 +1,7 @@
-"""What plain pytest starts under mpirun itself; not in tests/mpi, where pytest-mpi takes every test for one that runs under it."""
+"""What plain pytest starts under mpirun itself.
+
+Not in tests/mpi: pytest-mpi takes every test in a folder of that name for one that runs under mpirun.
+"""
 
 import sys
 
@@ -10,7 +13,20 @@ pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150)]
 
 
 def test_the_mpi_tests_pass_on_four_ranks():
-    program = [sys.executable, "-m", "pytest", "-q", "--color=no", "--with-mpi", "-x", "-p", "no:cacheprovider", "-o", "timeout=40", "tests/mpi"]
+    program = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--color=no",
+        "--with-mpi",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "timeout=40",
+        "tests/mpi",
+    ]
     ended = mpirun(program, 4, deadline=110)
     assert ended.code == 0, ended.output
     assert ended.output.count(" passed") == 4, ended.output

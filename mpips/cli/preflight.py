@@ -14,6 +14,7 @@ from mpips.cli.launch import cores
 from mpips.errors import Error
 from mpips.job import Job, MemorySection
 from mpips.plan import SharedMemoryError, arenas
+from mpips.record import RunFolderError, unusable
 from mpips.scheduler.view import FEWEST_RANKS, View, assign
 
 DEFAULT_RANKS = 8
@@ -21,10 +22,6 @@ DEFAULT_RANKS = 8
 
 class ArenaError(Error, MemoryError):
     """The arenas that the job file asks for do not fit this machine."""
-
-
-class RunFolderError(Error, OSError):
-    """The run folder can't be used."""
 
 
 def number_of_ranks(job: Job) -> int:
@@ -97,8 +94,7 @@ class RunFolder:
         except OSError as error:
             if isinstance(error, RunFolderError):
                 raise
-            remedy = "choose another by checkpoint.folder"
-            raise RunFolderError(f"{self.path}: can't be the run folder: {error.strerror}: {remedy}") from None
+            raise unusable(self.path, error) from None
 
     def _take(self) -> None:
         try:

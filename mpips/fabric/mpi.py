@@ -64,7 +64,8 @@ def world() -> World:
 
 def library() -> str:
     """Name and version of the MPI library."""
-    return MPI.Get_library_version().split(",")[0].strip("\0 ")
+    first = MPI.Get_library_version().partition(",")[0].partition("\n")[0]
+    return " ".join(first.strip("\0").split())
 
 
 class MpiFabric(Fabric):

@@ -3,8 +3,9 @@
 import numpy as np
 from numba import njit
 
-BINS = 4096  # as in `metrics.Evaluation`
-LIMIT = 16.0  # scores beyond ±LIMIT share the outermost bins
+from mpips.metrics import BINS, FINEST, LIMIT
+
+_SCALE = BINS / (2 * np.arcsinh(LIMIT * FINEST))
 
 
 @njit(nogil=True, cache=True)
@@ -55,6 +56,6 @@ def evaluate(indptr, indices, values, labels, weights, histogram):
         z = score(indptr, indices, values, row, weights)
         loss += log_loss(z, labels[row])
         clipped = min(LIMIT, max(-LIMIT, z))
-        place = min(BINS - 1, int((clipped + LIMIT) * (BINS / (2 * LIMIT))))
+        place = min(BINS - 1, int(BINS / 2 + np.arcsinh(clipped * FINEST) * _SCALE))
         histogram[1 if labels[row] > 0.5 else 0, place] += 1
     return loss

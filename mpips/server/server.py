@@ -30,6 +30,7 @@ from mpips.messages import (
     Saved,
     TablesReady,
 )
+from mpips.rule import RuleError
 from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import View
 from mpips.server.shards import Shards
@@ -91,6 +92,9 @@ class Server:
         except ArenaFull as problem:
             self._fabric.send(source, Failed(f"server {self._fabric.rank} has no room for its tables: {problem}"))
             return
+        except RuleError as problem:
+            self._fabric.send(source, Failed(str(problem)))
+            return
         self._fabric.send(source, TablesReady(error))
 
     def _hold(self, tables: list[TableSpec]) -> None:
@@ -100,6 +104,7 @@ class Server:
         for spec, headers in zip(tables, offsets, strict=False):
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
             shards.hold(shard for shard in range(spec.shards) if ring.head(spec.name, shard) == self._fabric.rank)
+            shards.warm()
             self.tables.append(shards)
 
     def _restore(self, path: Path) -> None:

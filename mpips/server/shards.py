@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from mpips.errors import Error
 from mpips.fabric.arena import Allocator
@@ -14,7 +15,7 @@ from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
 from mpips.kernels.gather import gather_dense, gather_sparse
 from mpips.kernels.partition import shard_of, shard_starts
-from mpips.rule import make
+from mpips.rule import RuleError, make
 from mpips.table import HEADER_BYTES, TableSpec
 
 FEWEST_BITS = 6
@@ -59,6 +60,29 @@ class Shards:
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
         self._local[:, 1] = 0
         self._words[self._headers : self._headers + spec.shards * header.WORDS] = 0
+
+    def warm(self) -> None:
+        """Compile the rule's loops, or load them from numba's cache: not at the first push.
+
+        Raises
+        ------
+        RuleError
+            when numba can't compile a user's rule.
+        """
+        spec, no_keys = self.spec, np.empty(0, np.uint64)
+        no_rows = np.empty((0, spec.width), spec.dtype)
+        shape = (self._rule, self._words, self._cells, self._headers, no_keys, no_rows, spec.shard_bits, spec.width)
+        try:
+            if spec.kind == "sparse":
+                self._loops.sparse(*shape, spec.slots, self._stride, 0)
+                return
+            self._loops.dense(*shape, spec.slots)
+            state = self._cells[:0].reshape(0, spec.slots)
+            self._loops.range(self._rule, self._words, self._headers, self._cells[:0], state, no_rows.reshape(-1))
+        except NumbaError as error:
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            what = next((line for line in said if "Invalid use" in line or "No implementation" in line), said[0])
+            raise RuleError(f'update rule "{spec.rule["name"]}" does not compile in numba: {what}') from error
 
     # --- placement --------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from mpips.dataserver.batch import Batch
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.messages import Begin, WorkDone, Workload
-from mpips.metrics import BINS
+from mpips.metrics import BINS, pack
 from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
@@ -106,7 +106,7 @@ class Worker:
                 raise TrainingError(f"worker {self.rank}, {place}: {error}") from error
             rows += len(batch)
             if number == workload.batches[-1]:
-                packed = b"" if workload.train else histogram.tobytes()
+                packed = b"" if workload.train else pack(histogram)
                 self._after_pushes(self._reporter(workload, rows, loss, packed))
                 rows, loss = 0, 0.0
                 histogram[:] = 0

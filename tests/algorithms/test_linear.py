@@ -1,4 +1,4 @@
-"""Sparse logistic regression through the whole job, in the simulator: what it learns, and that it is the same every time."""
+"""Sparse logistic regression through whole simulated jobs: what they learn, and how they end when something dies."""
 
 import json
 import time
@@ -139,7 +139,7 @@ def test_one_worker_without_delay_trains_as_a_numpy_loop_does(data, kind, rule, 
     expected = numpy_loop(batches, order, RULES[rule])
     weights = weights_of(job)
     np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-4)
-    assert 0.1 < np.abs(weights).max()
+    assert np.abs(weights).max() > 0.1
     scores = np.concatenate([matrix(b) @ weights[b.keys.astype(int)] for b in batches[train:]])
     labels = np.concatenate([b.labels for b in batches[train:]])
     assert metrics["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=2e-3)
@@ -176,7 +176,12 @@ def simulate_200(data, seed):
     job = SimulatedJob(plan, [rank // 10 for rank in range(200)], seed).run()
     assert job.outcome.exit == "finished", job.outcome.reason
     simulation = job.simulation
-    return (simulation.time, simulation.messages, simulation.bytes, weights_of(job).tobytes()), time.perf_counter() - start
+    return (
+        simulation.time,
+        simulation.messages,
+        simulation.bytes,
+        weights_of(job).tobytes(),
+    ), time.perf_counter() - start
 
 
 def test_two_hundred_ranks_run_in_seconds_and_the_same_way_for_the_same_seed(data):
@@ -191,7 +196,9 @@ def test_two_hundred_ranks_run_in_seconds_and_the_same_way_for_the_same_seed(dat
 
 def test_a_run_with_checkpoints_is_the_same_for_the_same_seed(data, tmp_path):
     def simulate(seed, folder):
-        job = SimulatedJob(plan_of(data, run=tmp_path / folder, saves=True, save_every=0.05), [0] * 7, seed, latency=SLOW).run()
+        job = SimulatedJob(
+            plan_of(data, run=tmp_path / folder, saves=True, save_every=0.05), [0] * 7, seed, latency=SLOW
+        ).run()
         assert job.outcome.exit == "finished", job.outcome.reason
         return job.simulation.time, job.simulation.messages, weights_of(job).tobytes()
 
@@ -222,7 +229,11 @@ def test_an_interrupted_job_goes_on_where_it_was_and_trains_every_batch_as_often
     assert job.outcome[:2] == ("interrupted", "SIGINT received")
     before = sum(done)
     assert 0 < before < 4 * ROWS * 4 // 5
-    job = count(SimulatedJob(plan_of(data, **settings, roles=Roles(servers=3, data_servers=1, workers=3)), [0] * 8, 1, True, SLOW))
+    job = count(
+        SimulatedJob(
+            plan_of(data, **settings, roles=Roles(servers=3, data_servers=1, workers=3)), [0] * 8, 1, True, SLOW
+        )
+    )
     job.run()
     assert job.outcome.exit == "finished", job.outcome.reason
     assert sum(done) == 4 * ROWS * 4 // 5
@@ -237,7 +248,9 @@ def victim(job, role):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("role", VICTIMS)
-def test_a_rank_that_is_killed_at_any_time_ends_the_job_on_all_others_with_a_reason_that_names_it(data, role, place, seed):
+def test_a_rank_that_is_killed_at_any_time_ends_the_job_on_all_others_with_a_reason_that_names_it(
+    data, role, place, seed
+):
     rng = np.random.default_rng(seed)
     for _ in range(5):
         plan = plan_of(data)
@@ -282,7 +295,11 @@ def test_a_job_that_pushes_nan_ends_with_worker_and_batch_in_its_reason(data):
             self._weights.push(keys, values)
             return 0.0
 
-    plan = plan_of(data, program=lambda worker: worker.train(Broken(worker.table("w"))), roles=Roles(servers=1, data_servers=1, workers=1))
+    plan = plan_of(
+        data,
+        program=lambda worker: worker.train(Broken(worker.table("w"))),
+        roles=Roles(servers=1, data_servers=1, workers=1),
+    )
     for place in PLACES.values():
         outcome = SimulatedJob(plan, place(4), 1).run().outcome
         assert outcome.exit == "failed"

@@ -45,7 +45,7 @@ def test_more_roles_than_ranks_are_refused(job_file: Path) -> None:
 def test_arenas_larger_than_shared_memory_are_refused(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 64_000_000))
     job = job_of(job_file, "memory.server='1 GB'", "memory.worker='64 MB'")
-    with pytest.raises(ArenaError, match=r"1,064 MB, /dev/shm has 64 MB free: lower \[memory\]"):
+    with pytest.raises(ArenaError, match=r"1,065 MB, /dev/shm has 64 MB free: lower \[memory\]"):
         check_memory(job, check_roles(job, 4))
     small = job_of(job_file, "memory.server='32 MB'", "memory.data_server='16 MB'", "memory.worker='1 MB'")
     check_memory(small, check_roles(small, 4))

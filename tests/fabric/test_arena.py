@@ -54,7 +54,9 @@ def test_a_full_arena_says_how_much_of_what_is_in_use_and_what_to_do():
     space.allocate(4000)
     with pytest.raises(ArenaFull) as error:
         space.allocate(1000)
-    assert "1,024 bytes wanted, 4,032 of the arena's 4,096 are in use: set [memory] worker in the job file" in str(error.value)
+    assert "1,024 bytes wanted, 4,032 of the arena's 4,096 are in use: set [memory] worker in the job file" in str(
+        error.value
+    )
 
 
 def test_a_stretch_that_was_not_handed_out_can_not_be_freed():

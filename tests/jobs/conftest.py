@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpips.cli.launch import Launcher, find
-from tests.jobs.started import Started, mpips_run, mpirun
+from tests.jobs.started import QUICK, ULFM, Started, mpips_run, mpirun
 
 ROWS = 5000
 TRAIN_ROWS = 4000  # every fifth row is a test row
@@ -106,7 +106,7 @@ def plain(start: Start, job_file: Path, launcher: Launcher) -> Start:
 
     def begin(*changes: str, ranks: int = 4, ulfm: bool = False, folder: Path | None = None) -> Started:
         program = ["-m", "mpips", job_file, *options(changes)]
-        return start(mpirun(launcher, ranks, *program, ulfm=ulfm), folder)
+        return start(mpirun(launcher, ranks, *program, options=ULFM if ulfm else QUICK), folder)
 
     return begin
 

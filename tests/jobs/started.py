@@ -18,6 +18,8 @@ from mpips.cli.launch import AS_ROOT, COMPONENTS, Launcher
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
+QUICK = [word for name, value in COMPONENTS.items() for word in ("--mca", name, value)]  # saves a second a job
+ULFM = [*QUICK, "--with-ft", "ulfm"]
 RANK = b"OMPI_COMM_WORLD_RANK="
 RUN = f"{MARK}=".encode()
 
@@ -48,14 +50,9 @@ def mpips_run(*arguments: str | Path) -> list[str]:
     return [command, "run", *map(str, arguments)]
 
 
-def mpirun(launcher: Launcher, ranks: int, *program: str | Path, ulfm: bool = False) -> list[str]:
-    """A plain mpirun of a Python program, as a site would write it; with ULFM on, also as `mpips run` does."""
-    line = [str(launcher.path), "-n", str(ranks), "--oversubscribe"]
-    if ulfm:
-        line += ["--with-ft", "ulfm"]
-        for name, value in COMPONENTS.items():
-            line += ["--mca", name, value]
-    return [*line, sys.executable, *map(str, program)]
+def mpirun(launcher: Launcher, ranks: int, *program: str | Path, options: Sequence[str] = ()) -> list[str]:
+    """A plain mpirun of a Python program, as a site would write it."""
+    return [str(launcher.path), "-n", str(ranks), "--oversubscribe", *options, sys.executable, *map(str, program)]
 
 
 class Started:
@@ -94,7 +91,7 @@ class Started:
     @property
     def errors(self) -> str:
         """What it wrote to its error output."""
-        return self._err.read_text(errors="replace")
+        return self._err.read_text(errors="replace").replace("\0", "")  # so Open MPI ends its messages
 
     @property
     def said(self) -> str:
@@ -108,7 +105,7 @@ class Started:
         Checks that it says so once, and that nothing shows a traceback.
         """
         assert "Traceback" not in self.said, self.said
-        found = re.findall(r"^mpips: ?.*(?:\n(?![-\[]).+)*", self.errors, re.MULTILINE)
+        found = re.findall(r"^mpips: ?.*(?:\n(?!---|\[).+)*", self.errors, re.MULTILINE)
         assert len(found) == 1, self.said
         return str(found[0])
 
@@ -187,7 +184,9 @@ class Started:
         while (processes := self.processes()) or (files := self._shared_files()):
             if time.monotonic() > deadline:
                 state = self.state()
-                raise AssertionError(f"the job left processes {processes}, files {files or self._shared_files()}:\n{state}")
+                raise AssertionError(
+                    f"the job left processes {processes}, files {files or self._shared_files()}:\n{state}"
+                )
             time.sleep(0.02)
 
     def _shared_files(self) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
-from tests.jobs.started import Started, mpirun
+from tests.jobs.started import QUICK, Started, mpirun
 
 SOON = 20.0
 PROGRAM = """
@@ -42,7 +42,7 @@ def test_a_program_runs_on_every_worker_and_rank_0_has_the_results(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(PROGRAM.replace("MEMORY", MEMORY).replace("OPTIONS", given))
-    job: Started = start(mpirun(launcher, ranks, script))
+    job: Started = start(mpirun(launcher, ranks, script, options=QUICK))
     assert job.end() == 0, job.said
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == [
@@ -74,7 +74,7 @@ def test_a_program_that_fails_on_one_worker_ends_the_job_and_says_why(
         f"    {line}\n"
         f"mpips.run(program, [mpips.TableSpec(name='w', rows=10)], roles=mpips.Roles(workers=2), memory={MEMORY})\n"
     )
-    job: Started = start(mpirun(launcher, 4, script))
+    job: Started = start(mpirun(launcher, 4, script, options=QUICK))
     assert job.end(SOON) not in (0, None), job.said
     said = [text for text in job.errors.splitlines() if text.startswith("mpips:")]
     assert len(said) == 1, job.said

@@ -9,7 +9,7 @@ import pytest
 
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
-from tests.jobs.started import Started, mpips_run, mpirun
+from tests.jobs.started import QUICK, Started, mpips_run, mpirun
 
 SMALL = "mount -t tmpfs -o size=48m tmpfs /dev/shm"
 SOON = 20.0
@@ -31,7 +31,7 @@ def with_small_shared_memory(command: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
 def test_arenas_larger_than_it_are_refused(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
-    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file)
+    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file, options=QUICK)
     job: Started = start(with_small_shared_memory(command))
     assert job.end(SOON) not in (0, None), job.said
     assert "the arenas of a node take 145 MB, /dev/shm has 50 MB free" in job.complaint
@@ -41,7 +41,7 @@ def test_arenas_larger_than_it_are_refused(start: Start, job_file: Path, launche
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
 def test_default_arenas_fit_into_it(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
     job_file.write_text(job_file.read_text().partition("[memory]")[0])
-    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file)
+    command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file, options=QUICK)
     job: Started = start(with_small_shared_memory(command))
     assert job.end() == 0, job.said
     assert job.result()["metrics"]["auc"] > 0.8

@@ -71,7 +71,9 @@ def spec_of(name, kind, dtype, width):
 
 
 def close(got, expected, dtype):
-    np.testing.assert_allclose(got, expected, rtol=2e-5 if dtype == "float32" else 1e-12, atol=1e-6 if dtype == "float32" else 1e-14)
+    np.testing.assert_allclose(
+        got, expected, rtol=2e-5 if dtype == "float32" else 1e-12, atol=1e-6 if dtype == "float32" else 1e-14
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype", "width"), CASES)

@@ -35,7 +35,15 @@ def test_a_range_is_read_whole_only_when_its_shard_is_at_rest():
 
 @pytest.mark.parametrize(
     ("keys", "rows", "first"),
-    [([], 9, -1), ([0, 3, 8], 9, -1), ([0, 3, 9], 9, 2), ([3, 3], 9, 1), ([4, 3], 9, 1), ([9], 9, 0), ([5, 2**64 - 1], 0, -1)],
+    [
+        ([], 9, -1),
+        ([0, 3, 8], 9, -1),
+        ([0, 3, 9], 9, 2),
+        ([3, 3], 9, 1),
+        ([4, 3], 9, 1),
+        ([9], 9, 0),
+        ([5, 2**64 - 1], 0, -1),
+    ],
 )
 def test_the_first_wrong_key_is_found(keys, rows, first):
     assert check_keys(np.array(keys, np.uint64), np.uint64(rows)) == first

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_parts_share_no_shard_and_hold_every_key_once(parts, n, rng):
     assert cuts.size == parts + 1
     assert (cuts[0], cuts[-1]) == (0, n)
     assert (np.diff(cuts) >= 0).all()
-    pieces = [set((keys[a:b] >> np.uint64(12)).tolist()) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    pieces = [set((keys[a:b] >> np.uint64(12)).tolist()) for a, b in pairwise(cuts.tolist())]
     assert sum(map(len, pieces)) == len(set().union(*pieces))
     if n == 2_000 and parts <= 3:
         assert max(np.diff(cuts)) < 1.5 * n / parts  # about equal

@@ -43,7 +43,9 @@ def test_any_64_bit_key_is_held_once_with_what_was_pushed(pushes):
     assert pulled(shards, asked)[:, 0].tolist() == [expected.get(key, 0.0) for key in asked]
 
 
-@pytest.mark.parametrize(("width", "dtype", "rule"), [(1, "float32", "add"), (3, "float32", "ftrl"), (3, "float64", "ftrl")])
+@pytest.mark.parametrize(
+    ("width", "dtype", "rule"), [(1, "float32", "add"), (3, "float32", "ftrl"), (3, "float64", "ftrl")]
+)
 def test_a_table_grows_by_a_hundred_times_and_loses_nothing(width, dtype, rule, rng):
     spec = table(kind="sparse", rows=10, width=width, dtype=dtype, rule={"name": rule})
     shards = shards_of(spec, 32 << 20)

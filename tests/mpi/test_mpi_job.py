@@ -41,7 +41,9 @@ def test_a_dense_table_is_an_array(live, width, dtype):
         worker.settle()
         if worker.count == 1:
             for consistent in (False, True):
-                np.testing.assert_array_equal(w.pull(slice(None), consistent=consistent).wait().reshape(ROWS, width), mine)
+                np.testing.assert_array_equal(
+                    w.pull(slice(None), consistent=consistent).wait().reshape(ROWS, width), mine
+                )
             keys = np.sort(rng.choice(ROWS, 5_000, replace=False))
             np.testing.assert_array_equal(w.pull(keys).wait().reshape(-1, width), mine[keys])
         return float(np.abs(mine).sum())

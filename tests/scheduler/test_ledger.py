@@ -36,7 +36,9 @@ class Course:
                 assert not any(not other.train for other in self.out)
             else:
                 assert not any(other.train for other in self.out)  # an evaluation waits for every push
-                assert all(self.trained[workload.epoch, place, b] for place, (n, _) in enumerate(self.sizes) for b in range(n))
+                assert all(
+                    self.trained[workload.epoch, place, b] for place, (n, _) in enumerate(self.sizes) for b in range(n)
+                )
             self.out.append(workload)
         return workload
 
@@ -89,7 +91,9 @@ SETTINGS = {
 
 @settings(max_examples=150)
 @given(**SETTINGS)
-def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(batches, passes, every, seed, workers, steps):
+def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(
+    batches, passes, every, seed, workers, steps
+):
     course = Course(batches, passes, every, seed, workers)
     for step in steps:
         if step % 2 or not course.out:
@@ -103,7 +107,9 @@ def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(ba
 
 @settings(max_examples=300)
 @given(**SETTINGS)
-def test_a_restart_at_any_moment_neither_loses_nor_repeats_a_finished_workload(batches, passes, every, seed, workers, steps):
+def test_a_restart_at_any_moment_neither_loses_nor_repeats_a_finished_workload(
+    batches, passes, every, seed, workers, steps
+):
     course = Course(batches, passes, every, seed, workers)
     for step in steps:
         if step == 0:
@@ -156,7 +162,9 @@ def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_it
 
     assert order(1) == order(1)
     assert order(1) != order(2)
-    assert [batches for epoch, batches in order(1) if epoch == 1] != [batches for epoch, batches in order(1) if epoch == 2]
+    assert [batches for epoch, batches in order(1) if epoch == 1] != [
+        batches for epoch, batches in order(1) if epoch == 2
+    ]
 
 
 def test_a_worker_gets_about_eight_workloads_an_epoch_of_at_most_sixty_four_batches():

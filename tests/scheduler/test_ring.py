@@ -58,9 +58,14 @@ def test_tables_are_placed_apart():
 
 @settings(max_examples=50)
 @given(
-    nodes=st.lists(st.integers(0, 5), min_size=41, max_size=41), servers=SERVERS, replicas=st.integers(0, 6), shard=st.integers(0, 999)
+    nodes=st.lists(st.integers(0, 5), min_size=41, max_size=41),
+    servers=SERVERS,
+    replicas=st.integers(0, 6),
+    shard=st.integers(0, 999),
 )
-def test_the_servers_of_a_chain_differ_and_stand_on_different_nodes_while_there_are_any(nodes, servers, replicas, shard):
+def test_the_servers_of_a_chain_differ_and_stand_on_different_nodes_while_there_are_any(
+    nodes, servers, replicas, shard
+):
     ring = Ring(servers, nodes)
     chain = ring.chain("w", shard, replicas)
     assert chain[0] == ring.head("w", shard)

@@ -8,7 +8,13 @@ from mpips.scheduler.view import Roles, RolesError, assign, complete
 
 RANKS = st.integers(3, 64)
 COUNT = st.one_of(st.none(), st.integers(1, 12))
-ROLES = st.builds(Roles, servers=COUNT, data_servers=st.one_of(COUNT, st.just(0)), workers=COUNT, spares=st.one_of(st.none(), st.integers(0, 9)))
+ROLES = st.builds(
+    Roles,
+    servers=COUNT,
+    data_servers=st.one_of(COUNT, st.just(0)),
+    workers=COUNT,
+    spares=st.one_of(st.none(), st.integers(0, 9)),
+)
 
 
 def least(roles: Roles) -> int:
@@ -82,7 +88,9 @@ def test_servers_are_spread_over_the_nodes_first(nodes, servers):
 def test_too_few_ranks_say_how_many_are_needed():
     with pytest.raises(RolesError, match="at least 3 ranks, got 2"):
         assign([0, 0], Roles())
-    with pytest.raises(RolesError, match=r"need 8 ranks \(1 scheduler, 2 servers, 1 data servers, 4 workers, 0 spares\), the job has 5"):
+    with pytest.raises(
+        RolesError, match=r"need 8 ranks \(1 scheduler, 2 servers, 1 data servers, 4 workers, 0 spares\), the job has 5"
+    ):
         assign([0] * 5, Roles(servers=2, data_servers=1, workers=4))
 
 

@@ -10,7 +10,10 @@ from mpips.scheduler.view import Roles
 from tests.simulated import SimulatedJob, program_plan, run, table
 
 ROLES = Roles(servers=2, data_servers=0, workers=1)
-TABLES = table("d", rows=5_000, width=2, rule={"name": "ftrl"}), table("s", kind="sparse", rows=100, rule={"name": "adagrad"})
+TABLES = (
+    table("d", rows=5_000, width=2, rule={"name": "ftrl"}),
+    table("s", kind="sparse", rows=100, rule={"name": "adagrad"}),
+)
 
 
 def push_some(worker, keys, value=1.0):
@@ -116,7 +119,14 @@ def test_a_fallback_to_an_older_generation_leaves_nothing_of_the_newer_one(tmp_p
 def test_a_server_too_small_for_its_tables_ends_the_job_also_when_older_generations_are_there(tmp_path):
     for _ in range(2):
         job(lambda worker: push_some(worker, range(10)), tmp_path)
-    small = job(pull_all, tmp_path, resume=True, memory=Memory(server=100_000, worker=MB), nodes=[0] * 3, roles=Roles(servers=1, data_servers=0, workers=1))
+    small = job(
+        pull_all,
+        tmp_path,
+        resume=True,
+        memory=Memory(server=100_000, worker=MB),
+        nodes=[0] * 3,
+        roles=Roles(servers=1, data_servers=0, workers=1),
+    )
     assert small.outcome.exit == "failed"
     assert "of the arena's 100,000 are in use" in small.outcome.reason
 
