@@ -56,7 +56,7 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
         os.kill(os.getpid(), signal.SIGKILL)  # the others learn of it by that alone
         raise
     together = fabric.close()
-    # mpirun takes a rank that leaves with another code than 0 for a reason to go at once: one alone does, when all is said
+    # mpirun takes a rank that leaves with a code other than 0 for a reason to go at once: one does, when all is said
     alive = set(range(len(nodes))) - fabric.lost
     speaks = here.rank == (view.scheduler if view.scheduler in alive else min(alive))
     if outcome.exit == "finished":

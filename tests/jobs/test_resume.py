@@ -4,6 +4,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.jobs.conftest import FOREVER, TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
 
-def newest(run: Path) -> dict[str, object]:
+def newest(run: Path) -> dict[str, Any]:
     """How far the newest checkpoint is."""
     with Generation(generations(run)[0]) as generation:
         generation.verify(deep=True)
@@ -40,7 +41,7 @@ def test_interrupted_job_goes_on_where_it_was_with_other_ranks(
     progress = newest(first.run)
     assert progress["examples"] == result["examples"] >= 3 * TRAIN_ROWS
 
-    passes = int(str(progress["epochs"])) + 3
+    passes = progress["epochs"] + 3
     second: Started = run(f"algorithm.passes={passes}", "--resume", "data.batch=50", *others)
     assert second.end() == 0, second.said
     assert "resumed from" in second.notes()
@@ -54,7 +55,7 @@ def test_signal_to_a_plain_mpirun_ends_the_job_with_a_checkpoint(plain: Start) -
     job.process.send_signal(signal.SIGTERM)
     assert job.end(20) != 0, job.said
     assert job.result()["exit"] == "interrupted"
-    assert int(str(newest(job.run)["examples"])) >= 2 * TRAIN_ROWS
+    assert newest(job.run)["examples"] >= 2 * TRAIN_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +144,11 @@ def test_nothing_fit_to_resume_is_one_clear_error(
     plain: Start,
     generations_of_two: list[Path],
     how: str,
-    damage: object,
+    damage: Callable[[list[Path]], None] | None,
     changes: tuple[str, ...],
     reason: str,
 ) -> None:
-    if callable(damage):
+    if damage is not None:
         damage(generations_of_two)
     before = sorted(path.name for path in generations_of_two[0].parent.rglob("*.h5"))
     start = run if how == "mpips run" else plain
