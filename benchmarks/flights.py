@@ -1,4 +1,4 @@
-"""The main job, `mpips run inputs/flights-lr.toml`, with warm caches: wall time, where it goes, and the quality reached.
+"""The main job, `mpips run inputs/flights-lr.toml`, with warm caches: wall time, where it goes, and the quality.
 
 python benchmarks/flights.py [--rounds 5]
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from harness import median, report
 
 ROOT = Path(__file__).parent.parent
+MPIPS = Path(sys.executable).with_name("mpips")
 ALLOWED_SECONDS = 15.0
 
 
@@ -21,8 +22,7 @@ def run(folder: Path) -> tuple[dict, dict]:
     """One run: its result, and the seconds of each part."""
     begin = time.time()
     subprocess.run(
-        [str(Path(sys.executable).with_name("mpips")), "run", str(ROOT / "inputs/flights-lr.toml")]
-        + ["--set", f"checkpoint.folder={folder}"],
+        [MPIPS, "run", ROOT / "inputs/flights-lr.toml", "--set", f"checkpoint.folder={folder}"],
         check=True,
         timeout=300,
         stdout=subprocess.DEVNULL,

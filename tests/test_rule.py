@@ -52,7 +52,7 @@ def test_a_wrong_rule_is_refused_with_what_is_wrong(wrong, text):
 
 
 def test_a_rule_without_a_name_is_told_all_names():
-    with pytest.raises(RuleError, match='update rule "None" does not exist; there are: adagrad, add, assign, .*sgd'):
+    with pytest.raises(RuleError, match=r'update rule "None" does not exist; there are: adagrad, add, assign, .*sgd'):
         make({})
 
 

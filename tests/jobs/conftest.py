@@ -105,7 +105,7 @@ def plain(start: Start, job_file: Path, launcher: Launcher) -> Start:
     """Start the job file by a plain mpirun: ``plain("roles.workers=2", ranks=5)``."""
 
     def begin(*changes: str, ranks: int = 4, ulfm: bool = False, folder: Path | None = None) -> Started:
-        program = ["-m", "mpips", job_file, *options(changes)]
+        program: list[str | Path] = ["-m", "mpips", job_file, *options(changes)]
         return start(mpirun(launcher, ranks, *program, options=ULFM if ulfm else QUICK), folder)
 
     return begin
