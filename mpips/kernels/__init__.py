@@ -6,10 +6,24 @@ across files. So the cache folder's name holds a digest of all of them.
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import numba
 
-_digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-_base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-numba.config.CACHE_DIR = str(Path(_base) / "mpips" / f"kernels-{_digest[:12]}")
+
+def _cache_folder() -> Path:
+    """A folder for these very kernels: in the user's cache, or where that can't be written, among temporary files."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base, "mpips", f"kernels-{digest.hexdigest()[:12]}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir(), f"mpips-{os.getuid()}", folder.name)
+    return folder
+
+
+numba.config.CACHE_DIR = str(_cache_folder())
