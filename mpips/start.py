@@ -68,8 +68,8 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
         _complain(outcome.exit, outcome.reason)
     sys.stdout.flush()
     if together:
-        sys.exit(1 if speaks else 0)
-    os._exit(1 if speaks else 0)
+        MPI.Finalize()
+    os._exit(1 if speaks else 0)  # not by the interpreter: a data server's thread may still be reading
 
 
 def run(
