@@ -56,7 +56,7 @@ class Far:
         slot = self._tasks.room(8 * n)
         task.on_end(lambda: self._fabric.space.free(slot))
         order = keys.order if keys.order.size else np.arange(n)
-        np.take(keys.array, order, out=self._fabric.values(self._fabric.rank, slot, n, "uint64"))
+        np.take(keys.array, order, out=self._fabric.values(self._fabric.rank, slot, n, "uint64"), mode="clip")
         groups = {server: (keys.bounds[i], keys.bounds[i + 1]) for i, server in asked.items()}
 
         def answered(source: int, reply: PullReply) -> None:

@@ -138,7 +138,7 @@ class Table:
         own_keys = self._fabric.values(self._fabric.rank, slot, n, "uint64")
         cells = self._fabric.values(self._fabric.rank, at, n * spec.width, spec.dtype)
         if keys.order.size:
-            np.take(keys.array, keys.order, out=own_keys)
+            np.take(keys.array, keys.order, out=own_keys, mode="clip")  # "raise" would buffer
             bad = copy_finite_rows(values, keys.order, cells.reshape(n, spec.width))
         else:
             own_keys[:] = keys.array
