@@ -1,5 +1,6 @@
 """What the benchmarks share: start themselves under mpirun, take times in turn, print one JSON line."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from mpips.cli.cleanup import Scratch
 from mpips.cli.launch import command, environment, find
@@ -69,9 +72,22 @@ def microseconds(work: Callable[[], Any], times: int, *others: Callable[[], Any]
     return taken
 
 
+def table_arguments(text: str) -> argparse.Namespace:
+    """The command line of a benchmark of scattered keys: the table's `kind` and its `rows`."""
+    arguments = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("kind", nargs="?", default="dense", choices=["dense", "sparse"])
+    arguments.add_argument("--rows", type=int, default=1 << 20, help="of the table")
+    return arguments.parse_args()
+
+
+def key_lists(rows: int, keys: int, random: np.random.Generator) -> list[np.ndarray[Any, Any]]:
+    """64 sorted lists of so many scattered keys below `rows`."""
+    return [np.sort(random.choice(rows, keys, replace=False)).astype(np.uint64) for _ in range(64)]
+
+
 def percentile(samples: list[float], share: float) -> float:
     """The sample below which so large a share of them lies."""
     return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
 
-__all__ = ["median", "microseconds", "percentile", "report", "start"]
+__all__ = ["key_lists", "median", "microseconds", "percentile", "report", "start", "table_arguments"]

@@ -3,26 +3,21 @@
 python benchmarks/pull_keys.py [sparse] [--rows 1048576]
 """
 
-import argparse
-
 import numpy as np
-from harness import median, microseconds, percentile, report, start
+from harness import key_lists, median, microseconds, percentile, report, start, table_arguments
 
 import mpips
 
 KEYS = 4096
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-arguments.add_argument("kind", nargs="?", default="dense", choices=["dense", "sparse"])
-arguments.add_argument("--rows", type=int, default=1 << 20, help="of the table")
-given = arguments.parse_args()
+given = table_arguments(__doc__)
 ROWS = given.rows
 
 
 def program(worker):
     table = worker.table("w")
     random = np.random.default_rng(1)
-    lists = [np.sort(random.choice(ROWS, KEYS, replace=False)).astype(np.uint64) for _ in range(64)]
+    lists = key_lists(ROWS, KEYS, random)
     for keys in lists:
         table.push(keys, random.random(KEYS, np.float32)).wait()
     local = random.random(ROWS, np.float32)

@@ -7,27 +7,23 @@ The two take turns of 100, so that neither has its caches emptied by the other e
 python benchmarks/push_keys.py [sparse] [--rows 1048576]
 """
 
-import argparse
 import time
 
 import numpy as np
-from harness import median, percentile, report, start
+from harness import key_lists, median, percentile, report, start, table_arguments
 
 import mpips
 
 KEYS, TIMES, WINDOW, TURN = 4096, 3000, 8, 100
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-arguments.add_argument("kind", nargs="?", default="dense", choices=["dense", "sparse"])
-arguments.add_argument("--rows", type=int, default=1 << 20, help="of the table")
-given = arguments.parse_args()
+given = table_arguments(__doc__)
 ROWS = given.rows
 
 
 def program(worker):
     table = worker.table("w")
     random = np.random.default_rng(1)
-    lists = [np.sort(random.choice(ROWS, KEYS, replace=False)).astype(np.uint64) for _ in range(64)]
+    lists = key_lists(ROWS, KEYS, random)
     values = np.ones(KEYS, np.float32)
     for keys in lists:
         table.push(keys, values).wait()

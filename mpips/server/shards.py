@@ -128,7 +128,7 @@ class Shards:
     def _grow(self, shard: int) -> None:
         head = self._header(shard)
         old = int(head[header.LOCATION])
-        old_block, bits = (old >> 8) << 6, old & 0xFF
+        old_block, bits = header.block_of(old), header.bits_of(old)
         block = self._fresh_block(bits + 1)
         sparse.move(self._words, old_block // 8, bits, block // 8, bits + 1, self._stride)
         head[header.LOCATION] = header.location(block, bits + 1)
@@ -215,7 +215,7 @@ class Shards:
     def _block(self, shard: int) -> tuple[Array, Array]:
         """Values (cells,) and state (cells, slots) of a dense shard, as views."""
         spec = self.spec
-        start = ((int(self._header(shard)[header.LOCATION]) >> 8) << 6) // spec.itemsize
+        start = header.block_of(int(self._header(shard)[header.LOCATION])) // spec.itemsize
         cells = spec.shard_rows * spec.width
         values = self._cells[start : start + cells]
         return values, self._cells[start + cells : start + cells * (1 + spec.slots)].reshape(cells, spec.slots)
@@ -254,7 +254,7 @@ class Shards:
         values = np.empty((count, spec.width), spec.dtype)
         state = np.empty((count, spec.width * spec.slots) if with_state else (0, 0), spec.dtype)
         n = sparse.scan(
-            self._words, self._cells, ((where >> 8) << 6) // 8, where & 0xFF, self._stride,
+            self._words, self._cells, header.block_of(where) // 8, header.bits_of(where), self._stride,
             np.uint64(lo), np.uint64(hi or 0), hi is None, keys, values, state,
         )  # fmt: skip
         shape = (n if with_state else 0, spec.width, spec.slots)

@@ -110,7 +110,7 @@ class Far:
         offset = row * self._spec.row_bytes
 
         def placed() -> None:
-            self._blocks[shard] = (int(words[header.LOCATION]) >> 8) << 6
+            self._blocks[shard] = header.block_of(int(words[header.LOCATION]))
             before = int(words[header.VERSION])
 
             def check() -> None:

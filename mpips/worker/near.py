@@ -85,5 +85,5 @@ class Near:
 
     def _first(self, shard: int, row: int) -> int:
         head, base = self._places[shard]
-        block = (int(self._words[head + header.LOCATION]) >> 8) << 6
+        block = header.block_of(int(self._words[head + header.LOCATION]))
         return (int(base) + block) // self._itemsize + row * self._spec.width
