@@ -58,17 +58,17 @@ class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dtype: DType = "float32"
     rule: dict[str, Any] = msgspec.field(default_factory=lambda: {"name": "add"})
 
-    def spec(self, name: str, features: int, slots: int) -> TableSpec:
-        """The table, once it is known how many features the data have, and how many slots its rule keeps."""
-        return TableSpec(
+    def spec(self, name: str, features: int) -> TableSpec:
+        """The table, once it is known how many features the data have."""
+        table = TableSpec(
             name=name,
             kind=self.kind,
             rows=max(1, features) if self.rows == "features" else self.rows,
             width=self.width,
             dtype=self.dtype,
             rule=self.rule,
-            slots=slots,
         )
+        return rule.fitted(table)
 
 
 class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

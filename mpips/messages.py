@@ -4,6 +4,7 @@ A message is a small struct sent by point-to-point MPI. Values, keys and batches
 offset in its sender's arena, and the receiver reads there. Offsets and sizes are in bytes.
 """
 
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -75,27 +76,52 @@ class Begin(Message, frozen=True):
     tables: list[TableSpec]
 
 
-# --- push and pull --------------------------------------------------------------------------------------------------
+class Traffic(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes to other nodes: as they would be without filters, as sent, and what each filter has saved."""
+
+    raw: int = 0
+    sent: int = 0
+    saved: dict[str, int] = {}
+
+    @staticmethod
+    def total(parts: "Iterable[Traffic]") -> "Traffic":
+        """All of it together."""
+        raw, sent, saved = 0, 0, dict[str, int]()
+        for part in parts:
+            raw, sent = raw + part.raw, sent + part.sent
+            for name, count in part.saved.items():
+                saved[name] = saved.get(name, 0) + count
+        return Traffic(raw, sent, saved)
 
 
-class PushKeys(Message, frozen=True):
-    """Worker → server: keys (u64, `count`) at `keys` and their values at `values` in my arena, as task `time`."""
+# --- tasks: each has a time, counted by the rank that asks, and the times of the tasks that it comes after ----------
 
-    table: int
-    time: int
-    count: int
+
+class Coded(msgspec.Struct, frozen=True, array_like=True):
+    """How filters have packed keys and values: bytes of each in the arena, and a note of each filter."""
+
     keys: int
     values: int
+    notes: list[Any]
 
 
-class PushRange(Message, frozen=True):
-    """Worker → server: the values of rows ``[lo, hi)`` are at `values` in my arena; apply what you own of them."""
+class Push(Message, frozen=True):
+    """Worker → server: updates for `count` keys within ``[lo, hi)`` lie in my arena; it is my push number `step` to
+    this table.
 
-    table: int
+    `keys` is the offset of the keys (uint64), or None when there is one update for every position of the range.
+    """
+
     time: int
+    after: list[int]
+    table: int
+    step: int
     lo: int
     hi: int
+    count: int
+    keys: int | None
     values: int
+    coded: Coded | None
 
 
 class PushReply(Message, frozen=True):
@@ -104,13 +130,15 @@ class PushReply(Message, frozen=True):
     time: int
 
 
-class PullKeys(Message, frozen=True):
+class Pull(Message, frozen=True):
     """Worker on another node → server: leave the values of these keys in your arena."""
 
-    table: int
     time: int
+    after: list[int]
+    table: int
     count: int
     keys: int
+    coded: Coded | None
 
 
 class PullScan(Message, frozen=True):
@@ -118,8 +146,9 @@ class PullScan(Message, frozen=True):
     values.
     """
 
-    table: int
     time: int
+    after: list[int]
+    table: int
     lo: int
     hi: int | None
 
@@ -131,16 +160,84 @@ class PullReply(Message, frozen=True):
     count: int
     keys: int
     values: int
+    coded: Coded | None
 
 
-class PullTaken(Message, frozen=True):
-    """Worker → server: I have read the answer of task `time`."""
+class KeysWanted(Message, frozen=True):
+    """Server → worker: of task `time` I know the signature of the keys, but not the keys."""
 
     time: int
 
 
+class KeysGiven(Message, frozen=True):
+    """Worker → server: the keys (uint64) of task `time` lie in my arena; say `Taken` when you have them."""
+
+    time: int
+    count: int
+    keys: int
+
+
+class CallShards(Message, frozen=True):
+    """Worker → server: run a registered function on your shards of ``[lo, hi)``; leave its reply in your arena."""
+
+    time: int
+    after: list[int]
+    table: int
+    function: str
+    lo: int
+    hi: int | None
+    argument: list[float]
+
+
+class ShardsReply(Message, frozen=True):
+    """Server → worker: the reply of task `time` lies in my arena."""
+
+    time: int
+    offset: int
+    size: int
+    dtype: str
+    shape: list[int]
+
+
+class Taken(Message, frozen=True):
+    """Whoever asked → who was asked: I have read the answer of task `time`."""
+
+    time: int
+
+
+class Call(Message, frozen=True):
+    """Any rank → any rank: run a registered Python function."""
+
+    time: int
+    after: list[int]
+    function: str
+    argument: Any
+
+
+class CallReply(Message, frozen=True):
+    """The function of task `time` has returned, and all that it asked for is done."""
+
+    time: int
+    result: Any
+
+
+class Sum(Message, frozen=True):
+    """Worker → scheduler: my part of the `number`-th sum over my group."""
+
+    time: int
+    number: int
+    values: list[float]
+
+
+class SumReply(Message, frozen=True):
+    """Scheduler → worker: the sum over all workers of the group, in their order."""
+
+    time: int
+    values: list[float]
+
+
 class Refused(Message, frozen=True):
-    """Server → worker: task `time` can't be done, and why."""
+    """Whoever was asked → who asked: task `time` can't be done, and why."""
 
     time: int
     reason: str
@@ -200,11 +297,26 @@ class BatchTaken(Message, frozen=True):
 
 
 class Load(Message, frozen=True):
-    """Server → scheduler: share of the time that I was busy since the last report, and what I hold."""
+    """Server or worker → scheduler: share of the time that I was busy since the last report, pushes that I have taken
+    or made, bytes in use of my arena.
+    """
 
     busy: float
     pushes: int
     bytes: int
+    traffic: Traffic
+
+
+class Report(Message, frozen=True):
+    """Worker → scheduler: figures of my program, such as its objective, for the log and the result."""
+
+    figures: dict[str, float]
+
+
+class SetDelay(Message, frozen=True):
+    """Scheduler → worker: from now on so many pushes may be unfinished when a pull begins; None: any number."""
+
+    delay: int | None
 
 
 class Measure(Message, frozen=True):
@@ -214,10 +326,11 @@ class Measure(Message, frozen=True):
 
 
 class Measured(Message, frozen=True):
-    """Server → scheduler: non-zero values by table."""
+    """Server → scheduler: non-zero values by table, and the traffic of this server up to now."""
 
     epoch: int
     nonzeros: dict[str, int]
+    traffic: Traffic
 
 
 class Checkpoint(Message, frozen=True):
@@ -240,9 +353,11 @@ class Note(Message, frozen=True):
 
 
 class Finished(Message, frozen=True):
-    """Worker → scheduler: my program has returned `result`."""
+    """Worker → scheduler: my program has returned `result`; `idle` is the share of its time that it waited."""
 
     result: Any
+    idle: float
+    traffic: Traffic
 
 
 class Failed(Message, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
@@ -11,7 +11,10 @@ from mpips.scheduler.view import Roles, View
 from mpips.table import TableSpec
 
 if TYPE_CHECKING:
+    from mpips.scheduler.conductor import Conductor
     from mpips.worker.worker import Worker
+
+Delay = int | None | Literal["auto"]
 
 MB = 1 << 20
 
@@ -76,6 +79,13 @@ def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bo
     return sizes
 
 
+class Group(NamedTuple):
+    """Workers that run a program of their own beside the main one, until that is over."""
+
+    program: "Callable[[Worker], Any]"
+    workers: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job.
@@ -83,13 +93,18 @@ class Plan:
     Attributes
     ----------
     program : what every worker runs; its result (anything msgpack can hold) goes to the scheduler.
+    groups : other workers, by the name of their group; they run other programs over the same tables.
+    conduct : what the scheduler's rank runs beside its duties; the job lasts until it returns, too.
     tables : the tables, once it is known how many features the data have.
     roles : ranks for each role.
     data : what the data servers read, relative to `base`; None for a job without data.
     passes, evaluate_every, seed : epochs, epochs between evaluations (0: only after the last), seed of the batches'
     order.
+    keeps_rows : the program keeps the rows that it is given: they are handed out once, and again when the job goes on
+    from a checkpoint.
     model : the table whose non-zeros an evaluation counts.
-    delay : pushes that a worker may have in flight when it pulls; None: any number.
+    delay : iterations that may be unfinished when the next begins; None: any number; "auto": the scheduler chooses.
+    An iteration is a batch, or for a worker's own program a push to a table.
     run : the run folder; None for a job that leaves no files.
     saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations
     kept.
@@ -102,13 +117,16 @@ class Plan:
     program: "Callable[[Worker], Any]"
     tables: Callable[[int], list[TableSpec]]
     roles: Roles = field(default_factory=Roles)
+    groups: dict[str, Group] = field(default_factory=dict)
+    conduct: "Callable[[Conductor], Any] | None" = None
     data: DataSpec | None = None
     base: Path = field(default_factory=Path)
     passes: int = 1
     evaluate_every: int = 0
     seed: int = 0
     model: str | None = None
-    delay: int | None = None
+    keeps_rows: bool = False
+    delay: Delay = None
     run: Path | None = None
     saves: bool = False
     save_every: float = 0.0
@@ -117,3 +135,8 @@ class Plan:
     threads: int = 0
     separate_nodes: bool = False
     text: str = ""
+
+    @property
+    def others(self) -> dict[str, int]:
+        """Workers of each group besides the main one."""
+        return {name: group.workers for name, group in self.groups.items()}

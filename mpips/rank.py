@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
-from mpips.messages import Failed, Finished, Hello, Stop
+from mpips.messages import Failed, Hello, Stop
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
+from mpips.scheduler.conductor import Conductor
 from mpips.scheduler.desk import Desk, results_of
-from mpips.scheduler.view import View
+from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
+from mpips.tasks import Issued, Received
+from mpips.tasks.calls import Calls
 from mpips.worker.worker import Worker
 
 
@@ -24,11 +27,14 @@ class Stopped(Error):
 
 
 class Outcome(NamedTuple):
-    """How a job ended: "finished", "failed" or "interrupted"; on the scheduler also the programs' results."""
+    """How a job ended: "finished", "failed" or "interrupted"; on the scheduler also the programs' results, and what its
+    own program returned.
+    """
 
     exit: str
     reason: str
     results: list[Any]
+    conducted: Any = None
 
 
 class Rank:
@@ -49,6 +55,7 @@ class Rank:
         self._mpi = mpi
         self._stop: Stop | None = None
         self._running = False
+        self._conducted: Any = None
         self._desk: Desk | None = None
         fabric.on(Stop, self._stopped)
         fabric.on_lost = self._lost
@@ -72,28 +79,33 @@ class Rank:
 
     def _live(self) -> Outcome:
         fabric, view, plan = self._fabric, self._view, self._plan
-        worker = None
+        worker: Worker | None = None
+        role: Server | DataServer | Worker | None = None
+        issued, received = Issued(fabric), Received(fabric)
         try:
             if fabric.rank == view.scheduler:
                 self._desk = Desk(fabric, view, plan, Record(plan.run), self._resume, self._mpi)
             if fabric.rank in view.servers:
-                Server(fabric, view, plan.run, self._threads())
+                role = Server(fabric, view, received, plan.run, self._threads())
             if plan.data is not None and fabric.rank in view.data_servers:
-                DataServer(fabric, view.data_servers, view.scheduler, plan.data, plan.base, plan.run)
+                role = DataServer(fabric, view.data_servers, view.scheduler, plan.data, plan.base, plan.run)
             if fabric.rank in view.workers:
-                worker = Worker(fabric, view, plan.delay)
+                role = worker = Worker(fabric, view, issued, None if plan.delay == "auto" else plan.delay)
         except Error as error:
             if fabric.rank == view.scheduler and self._desk is None:
                 self._announce_refusal(str(error))
                 return Outcome("failed", str(error), [])
             fabric.send(view.scheduler, Failed(str(error)))
+        Calls(received, issued, role)
         fabric.send(view.scheduler, Hello(socket.gethostname(), os.getpid()))
         if worker is not None:
-            self._run(plan.program, worker)
+            self._run(worker)
+        if self._desk is not None and plan.conduct is not None:
+            self._conduct(plan.conduct, self._desk, Conductor(issued, view))
         while self._stop is None:
             self._serve()
         results = results_of(self._desk) if self._desk is not None else []
-        return Outcome(self._stop.exit, self._stop.reason, results)
+        return Outcome(self._stop.exit, self._stop.reason, results, self._conducted)
 
     def _serve(self) -> None:
         """Handle messages until the job is over; whatever goes wrong in a handler ends the job."""
@@ -116,15 +128,34 @@ class Rank:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{role} {self._fabric.rank}: {type(error).__name__} at {last.filename}:{last.lineno}: {error}"
 
-    def _run(self, program: Callable[[Worker], Any], worker: Worker) -> None:
-        """Run the job's program; whatever goes wrong in it ends the job, and the scheduler says why."""
-        scheduler = self._view.scheduler
-        self._running = True
-        try:
+    def _run(self, worker: Worker) -> None:
+        """Run the program of the worker's group."""
+        program = self._plan.program if worker.group == MAIN else self._plan.groups[worker.group].program
+
+        def run() -> None:
             worker.wait_for_begin()
             result = program(worker)
             worker.settle()
-            self._fabric.send(scheduler, Finished(result))
+            worker.finish(result)
+
+        self._guard(run)
+
+    def _conduct(self, program: Callable[[Conductor], Any], desk: Desk, conductor: Conductor) -> None:
+        """Run the scheduler's own program."""
+
+        def run() -> None:
+            self._fabric.wait(lambda: desk.scheduler.began, "the start of the job", timeout=None)
+            self._conducted = program(conductor)
+            desk.conducted()
+
+        self._guard(run)
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        """Run a program; whatever goes wrong in it ends the job, and the scheduler says why."""
+        scheduler = self._view.scheduler
+        self._running = True
+        try:
+            run()
         except Stopped:
             pass
         except PeerLost:  # the scheduler sees it too, and decides; if it is the scheduler itself, nobody does
@@ -134,7 +165,7 @@ class Rank:
             self._fabric.send(scheduler, Failed(str(error)))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             traceback.print_exc()
-            self._fabric.send(scheduler, Failed(self._blame("worker", error)))
+            self._fabric.send(scheduler, Failed(self._blame(self._view.role(self._fabric.rank), error)))
         finally:
             self._running = False
 

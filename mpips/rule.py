@@ -1,7 +1,8 @@
 """Update rules by name: what a server does with a push.
 
 A rule is a NamedTuple of parameters and a numba function of one value, ``step(rule, value, update, state) -> value``,
-where `state` is the (slots,) update state of that value, changed in place. Servers run it over arrays; see
+where `state` is the (slots,) update state of that value, changed in place. A rule may take several inputs for a value:
+then a push has as many numbers for each, and `update` is the array of them. Servers run it over arrays; see
 `kernels.apply`.
 """
 
@@ -10,7 +11,10 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from mpips.errors import Error
+from mpips.table import TableSpec
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 
@@ -52,30 +56,48 @@ class Ftrl(NamedTuple):
     l2: float = 0.0
 
 
+class Proximal(NamedTuple):
+    """A step of proximal Newton with a diagonal curvature (Li et al. 2014, Algorithm 3); inputs g and u.
+
+    The value becomes the minimiser of g·(v − w) + u/(2·rate)·(v − w)² + l1·|v| + l2/2·v², no further than the trust
+    radius from w, which follows the steps. State: the radius, and by how much the value violated optimality before.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    rate: float = 1.0
+    trust: float = 5.0
+
+
 class Rule(NamedTuple):
-    """A registered rule: its parameters' type, its state's size, its function (None: built in, see `kernels.apply`)."""
+    """A registered rule: its parameters' type, state values kept and numbers pushed for a value, and its function
+    (None: built in, see `kernels.apply`).
+    """
 
     parameters: type[Any]
     slots: int
+    inputs: int
     step: Callable[..., Any] | None
 
 
 RULES: dict[str, Rule] = {
-    "assign": Rule(Assign, 0, None),
-    "add": Rule(Add, 0, None),
-    "sgd": Rule(Sgd, 0, None),
-    "adagrad": Rule(Adagrad, 1, None),
-    "ftrl": Rule(Ftrl, 2, None),
+    "assign": Rule(Assign, 0, 1, None),
+    "add": Rule(Add, 0, 1, None),
+    "sgd": Rule(Sgd, 0, 1, None),
+    "adagrad": Rule(Adagrad, 1, 1, None),
+    "ftrl": Rule(Ftrl, 2, 1, None),
+    "proximal": Rule(Proximal, 2, 2, None),
 }
 
 
-def update_rule(parameters: type[Any], slots: int = 0) -> Callable[[Step], Step]:
+def update_rule(parameters: type[Any], slots: int = 0, inputs: int = 1) -> Callable[[Step], Step]:
     """Register a numba function as an update rule under its own name.
 
     Parameters
     ----------
     parameters : NamedTuple class of float parameters with defaults; the job file's table gives their values.
     slots : state values kept for each value, zero at first.
+    inputs : numbers that a push has for each value; with more than one, `update` is an array of them.
 
     Examples
     --------
@@ -92,7 +114,7 @@ def update_rule(parameters: type[Any], slots: int = 0) -> Callable[[Step], Step]
     def register(step: Step) -> Step:
         # a class of its own: numba tells rules apart by the type of their parameters
         own = namedtuple(step.__name__, parameters._fields, defaults=parameters._field_defaults.values())  # type: ignore[misc]
-        RULES[step.__name__] = Rule(own, slots, step)
+        RULES[step.__name__] = Rule(own, slots, inputs, step)
         return step
 
     return register
@@ -128,3 +150,16 @@ def make(rule: dict[str, Any]) -> Any:
     if missing:
         raise RuleError(f'update rule "{name}" needs {", ".join(missing)}')
     return parameters(**values)
+
+
+def fitted(table: TableSpec) -> TableSpec:
+    """The table with the state and the inputs that its rule asks for.
+
+    Raises
+    ------
+    RuleError
+        when there is no such rule, or it has no such parameters.
+    """
+    make(table.rule)
+    rule = RULES[table.rule["name"]]
+    return msgspec.structs.replace(table, slots=rule.slots, inputs=rule.inputs)

@@ -7,24 +7,28 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpips.errors import Error
-from mpips.plan import Memory, Plan, arenas
-from mpips.rule import RULES, make
+from mpips.plan import Delay, Group, Memory, Plan, arenas
+from mpips.rule import fitted
 from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
+
+if TYPE_CHECKING:
+    from mpips.rank import Outcome
+    from mpips.scheduler.conductor import Conductor
 
 PR_SET_PDEATHSIG = 1
 REMEDY = "set [memory] {role} in the job file"
 
 
-def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
+def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     """Live the life of this process's rank; collective over `MPI.COMM_WORLD`.
 
-    Returns, on the scheduler's rank, what the workers' programs returned. A job that does not finish ends this
+    Returns how the job ended; on the scheduler's rank with what the programs returned. A job that does not finish ends this
     process; the scheduler's has exit code 1.
     """
     _die_with_parent()
@@ -36,7 +40,7 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     try:
         here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
-        view = assign(nodes, plan.roles)
+        view = assign(nodes, plan.roles, plan.others)
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
         remedy = REMEDY.format(role=view.role(here.rank).replace(" ", "_"))
         fabric = MpiFabric(nodes, sizes[here.rank], remedy)
@@ -62,7 +66,7 @@ def run_plan(plan: Plan, resume: bool = False) -> list[Any]:
     if outcome.exit == "finished":
         if not together:  # a spare is dead: MPI can't be finalized any more
             atexit.register(os._exit, 0)
-        return outcome.results
+        return outcome
     told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
     if speaks and not told:
         _complain(outcome.exit, outcome.reason)
@@ -77,14 +81,16 @@ def run(
     tables: Sequence[TableSpec],
     *,
     roles: Roles | None = None,
-    delay: int | None = None,
+    delay: Delay = None,
+    groups: "Mapping[str, tuple[Callable[[Any], Any], int]] | None" = None,
+    conduct: "Callable[[Conductor], Any] | None" = None,
     run: str | Path | None = None,
     save_every: float = 0.0,
     memory: Memory | None = None,
     threads: int = 0,
     separate_nodes: bool = False,
     resume: bool = False,
-) -> list[Any] | None:
+) -> Any:
     """Run a program on every worker of the MPI job that this process is a rank of.
 
     Parameters
@@ -92,7 +98,11 @@ def run(
     program : called with the `Worker`; its result may be anything that msgpack can hold.
     tables : the tables, of any names.
     roles : ranks for each role; by default about a third of them serve.
-    delay : pushes that a worker may have in flight when it pulls; None: any number, 0: sequential.
+    delay : pushes of a worker to a table that may be unfinished when it pulls from it: 0 sequential, None (any number)
+        eventual; "auto": the scheduler chooses, by how fast the objective falls that workers `report`.
+    groups : more workers that run other programs over the same tables at the same time: by the group's name a program
+        and a number of workers. When the main program is over they are stopped, if they have not returned.
+    conduct : a program for the scheduler's rank, called with a `Conductor`; the job lasts until it returns, too.
     run : folder for checkpoints and the log; None leaves no files.
     save_every : seconds between checkpoints; 0: one at the end.
     memory : sizes of the arenas.
@@ -103,13 +113,16 @@ def run(
     Returns
     -------
     list or None
-        On the scheduler's rank (0) what the workers returned, in order of rank; None on the others.
+        On the scheduler's rank (0) what the workers returned, in order of rank; with `conduct` what that returned. None
+        on the other ranks.
     """
     plan = Plan(
         program=program,
-        tables=lambda features: [with_slots(table) for table in tables],
+        tables=lambda features: [fitted(table) for table in tables],
         roles=replace_data_servers(roles or Roles()),
         delay=delay,
+        groups={name: Group(*group) for name, group in (groups or {}).items()},
+        conduct=conduct,
         run=Path(run) if run is not None else None,
         saves=run is not None,
         save_every=save_every,
@@ -117,26 +130,13 @@ def run(
         threads=threads,
         separate_nodes=separate_nodes,
     )
-    return run_plan(plan, resume) or None
+    outcome = run_plan(plan, resume)
+    return outcome.conducted if conduct is not None else outcome.results or None
 
 
 def replace_data_servers(roles: Roles) -> Roles:
     """The roles of a job without data."""
     return Roles(servers=roles.servers, data_servers=0, workers=roles.workers, spares=roles.spares)
-
-
-def with_slots(table: TableSpec) -> TableSpec:
-    """A table that knows how much state its rule keeps.
-
-    Raises
-    ------
-    RuleError
-        when there is no such rule.
-    """
-    make(table.rule)
-    import msgspec
-
-    return msgspec.structs.replace(table, slots=RULES[table.rule["name"]].slots)
 
 
 def _complain(exit_: str, reason: str) -> None:
@@ -201,7 +201,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
     table = job.algorithm.table
 
     def tables(features: int) -> list[TableSpec]:
-        return [section.spec(name, features, RULES[section.rule["name"]].slots) for name, section in job.tables.items()]
+        return [section.spec(name, features) for name, section in job.tables.items()]
 
     return Plan(
         program=lambda worker: linear.train(worker, table),

@@ -30,6 +30,9 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     dtype : "float32" or "float64".
     rule : the update rule, ``{"name": …, parameter: value, …}``.
     slots : update-state values that the rule keeps per value.
+    inputs : numbers that a push has per value.
+    aggregate : apply the pushes of all workers of the main group together, when each has made its n-th, summed in the
+        order of the workers; else each on arrival.
     """
 
     name: str
@@ -39,6 +42,8 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     dtype: DType = "float32"
     rule: dict[str, Any] = msgspec.field(default_factory=lambda: {"name": "add"})
     slots: int = 0
+    inputs: int = 1
+    aggregate: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -49,6 +54,11 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     def row_bytes(self) -> int:
         """Bytes of one row's values, without its update state."""
         return self.width * self.itemsize
+
+    @property
+    def push_width(self) -> int:
+        """Numbers that a push has per key."""
+        return self.width * self.inputs
 
     @property
     def shard_bits(self) -> int:
@@ -63,6 +73,11 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     def shard_rows(self) -> int:
         """Rows of a dense shard; the last shard may have fewer."""
         return 1 << self.shard_bits
+
+    @property
+    def positions(self) -> int:
+        """What clocks count: rows of a dense table, shards of a sparse one."""
+        return self.rows if self.kind == "dense" else self.shards
 
     @property
     def shards(self) -> int:

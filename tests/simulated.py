@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from mpips.fabric.sim import SimFabric, Simulation
 from mpips.messages import CreateTables, Message
 from mpips.plan import MB, Memory, Plan
 from mpips.rank import Outcome, Rank
-from mpips.rule import RULES
+from mpips.rule import fitted
 from mpips.scheduler.view import Roles, View, assign
 from mpips.server.server import Server
 from mpips.table import TableSpec
@@ -29,8 +28,7 @@ PLACES: dict[str, Callable[[int], list[int]]] = {
 
 def table(name: str = "w", **settings: Any) -> TableSpec:
     """A table that knows the slots of its rule."""
-    spec = TableSpec(**{"name": name, "rows": 10_000, **settings})
-    return msgspec.structs.replace(spec, slots=RULES[spec.rule["name"]].slots)
+    return fitted(TableSpec(**{"name": name, "rows": 10_000, **settings}))
 
 
 def program_plan(program: Callable[[Worker], Any], *tables: TableSpec, **settings: Any) -> Plan:
@@ -51,7 +49,7 @@ class SimulatedJob:
     def __init__(
         self, plan: Plan, nodes: Sequence[int], seed: int, resume: bool = False, latency: tuple[float, float] = FAST
     ) -> None:
-        self.view: View = assign(nodes, plan.roles)
+        self.view: View = assign(nodes, plan.roles, plan.others)
         self.plan = plan
         self.resume = resume
         self.ranks: dict[int, Rank] = {}

@@ -61,13 +61,13 @@ class Fabric(ABC):
     def __init__(self) -> None:
         self.lost: set[int] = set()
         self.waiting = ""
-        self.busy_seconds = 0.0
+        self._busy = 0.0
         self.on_lost: Callable[[int], None] | None = None
         self._as: dict[str, np.ndarray[Any, Any]] = {}
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
         self._own: deque[Message] = deque()
-        self._active_since: float | None = None
+        self._active_since = 0.0
         self._idle_since: float | None = None
 
     # --- what MPI and the simulator each do their own way -----------------------------------------------------------
@@ -105,6 +105,10 @@ class Fabric(ABC):
     @abstractmethod
     def aside(self, work: Callable[[], T]) -> "Future[T]":
         """Run something long that sends no message, beside the rank's own loop."""
+
+    def busy(self) -> float:
+        """Seconds that this rank has been at work, and not waiting with nothing to do."""
+        return self._busy + (self.now() - self._active_since if self._idle_since is None else 0.0)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class Fabric(ABC):
                     continue
                 if self._idle_since is None:
                     self._idle_since = now
-                    self.busy_seconds += now - (self._active_since or now)
+                    self._busy += now - self._active_since
                 self.waiting = self.waiting or text()
                 self._relax(now - self._idle_since)
         finally:

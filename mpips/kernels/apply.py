@@ -15,7 +15,11 @@ from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block
 from mpips.kernels.memory import prefetch, release
 from mpips.kernels.partition import shard_of
 from mpips.kernels.sparse import AHEAD, fetch, find, is_full, occupy
-from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Sgd
+from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Proximal, Sgd
+
+
+LEAST_CURVATURE = 1e-8
+LEAST_RADIUS = 0.1
 
 
 @njit
@@ -55,7 +59,24 @@ def _ftrl(rule, value, update, state):
     return -(z - np.sign(z) * rule.l1) / ((rule.beta + after) / rule.alpha + rule.l2)
 
 
-_BUILT_IN = {Assign: _assign, Add: _add, Sgd: _sgd, Adagrad: _adagrad, Ftrl: _ftrl}
+@njit
+def _proximal(rule, value, update, state):
+    gradient = np.float64(update[0]) + rule.l2 * value
+    curvature = (update[1] + rule.l2) / rule.rate + LEAST_CURVATURE
+    if value == 0.0:
+        state[1] = max(abs(gradient) - rule.l1, 0.0)
+    else:
+        state[1] = abs(gradient + np.sign(value) * rule.l1)
+    at = value - gradient / curvature
+    shrunk = abs(at) - rule.l1 / curvature
+    step = (np.sign(at) * shrunk if shrunk > 0.0 else 0.0) - value
+    radius = state[0] if state[0] > 0.0 else rule.trust
+    step = min(max(step, -radius), radius)
+    state[0] = min(rule.trust, 2.0 * abs(step) + LEAST_RADIUS)
+    return value + step
+
+
+_BUILT_IN = {Assign: _assign, Add: _add, Sgd: _sgd, Adagrad: _adagrad, Ftrl: _ftrl, Proximal: _proximal}
 
 
 def step(rule: Any, value: Any, update: Any, state: Any) -> Any:
@@ -75,22 +96,34 @@ def _step(rule, value, update, state):
     return run
 
 
+def part(rule: Any, updates: Any, at: Any) -> Any:
+    """What a push has for value `at`: one number, or as many as the rule takes; known to numba alone, see `_part`."""
+
+
+@overload(part, inline="always")
+def _part(rule, updates, at):
+    inputs = next(known.inputs for known in RULES.values() if known.parameters is rule.instance_class)
+    if inputs == 1:
+        return lambda rule, updates, at: updates[at]
+    return lambda rule, updates, at: updates[at * inputs : (at + 1) * inputs]
+
+
 @njit(nogil=True, cache=True)
 def apply_range(rule, words, header, values, state, updates):
-    """Apply `updates` (n,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a
+    """Apply `updates` (n·inputs,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a
     word.
     """
     words[header + VERSION] += 1
     release()
     for i in range(values.size):
-        values[i] = step(rule, values[i], updates[i], state[i])
+        values[i] = step(rule, values[i], part(rule, updates, i), state[i])
     release()
     words[header + VERSION] += 1
 
 
 @njit(nogil=True, cache=True)
 def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
-    """Apply `updates` (n, width) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a
+    """Apply `updates` (n, width·inputs) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a
     word.
 
     Returns how many were applied: all, unless a shard is not held here.
@@ -117,7 +150,7 @@ def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
             for j in range(width):
                 at = values + row + j
                 held = states + (row + j) * slots
-                cells[at] = step(rule, cells[at], updates[k, j], cells[held : held + slots])
+                cells[at] = step(rule, cells[at], part(rule, updates[k], j), cells[held : held + slots])
         release()
         words[header + VERSION] += 1
         i = end
@@ -151,7 +184,7 @@ def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots,
         for j in range(width):
             at = values + j
             held = states + j * slots
-            cells[at] = step(rule, cells[at], updates[i, j], cells[held : held + slots])
+            cells[at] = step(rule, cells[at], part(rule, updates[i], j), cells[held : held + slots])
         if fresh:
             words[header + COUNT] += 1
             occupy(words, block, block_bits, stride, row, keys[i])

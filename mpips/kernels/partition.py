@@ -13,6 +13,15 @@ def shard_of(key, dense, bits):
 
 
 @njit(nogil=True, cache=True)
+def positions(keys, dense, bits):
+    """What clocks count of each key (n,): its row in a dense table, its shard in a sparse one."""
+    at = np.empty(keys.size, np.int64)
+    for i in range(keys.size):
+        at[i] = np.int64(keys[i]) if dense else shard_of(keys[i], False, bits)
+    return at
+
+
+@njit(nogil=True, cache=True)
 def group(keys, dense, bits, server_of, servers):
     """Group keys by server and, within a server, by shard.
 

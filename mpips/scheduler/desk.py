@@ -89,6 +89,11 @@ class Desk:
         self._carry_out()
         self._write_ranks()
 
+    def conducted(self) -> None:
+        """The scheduler's own program has returned."""
+        self.scheduler.conducted(self._fabric.now())
+        self._carry_out()
+
     def fail(self, reason: str) -> None:
         """Something is wrong on this rank."""
         self.scheduler.fail(reason, self._fabric.now())
@@ -154,11 +159,23 @@ class Desk:
             "examples": tally.examples,
             "examples_per_second": round(tally.examples / tally.seconds, 1) if tally.seconds else 0.0,
             "roles": self._view.counts(),
+            "idle": {str(rank): round(share, 4) for rank, share in sorted(tally.idle.items())},
+            "traffic": self._traffic(),
             "versions": {
                 **{name: version(name) for name in PACKAGES},
                 "python": platform.python_version(),
                 "mpi": self._mpi,
             },
+        }
+
+    def _traffic(self) -> dict[str, Any]:
+        """Bytes between nodes: as they would have been without filters, as they were, and what each filter saved."""
+        workers, servers = (self.scheduler.tally.sent(self._view.group(role)) for role in ("workers", "servers"))
+        names = sorted({*workers.saved, *servers.saved})
+        return {
+            "workers": {"raw": workers.raw, "sent": workers.sent},
+            "servers": {"raw": servers.raw, "sent": servers.sent},
+            "filters": {name: workers.saved.get(name, 0) + servers.saved.get(name, 0) for name in names},
         }
 
 

@@ -33,7 +33,9 @@ class Ledger:
     passes : epochs.
     evaluate_every : epochs from one evaluation to the next; 0: only after the last.
     seed : of the order of batches.
-    workers : how many there are; a worker gets about 8 workloads an epoch.
+    workers : how many there are; a worker gets about 8 workloads an epoch, or smaller ones if `delay` asks for it.
+    delay : train batches that may be unfinished when another is handed out (the bounded delay of Li et al. 2014,
+        section 3.5, with a batch as the task); None: any number. It may be changed at any time.
     progress : what `progress` gave when a checkpoint was written, to go on from there.
     """
 
@@ -44,21 +46,25 @@ class Ledger:
         evaluate_every: int,
         seed: int,
         workers: int,
+        delay: int | None = None,
         progress: dict[str, Any] | None = None,
     ) -> None:
+        self.delay = delay
+        self.epoch = 0
+        self.evaluating = False
         self._batches = batches
         self._passes = passes
         self._every = evaluate_every
         self._seed = seed
+        self._workers = workers
         self._size = max(1, min(MOST_BATCHES, sum(b.train for b in batches) // (workers * WORKLOADS_PER_WORKER)))
-        self._queue: deque[Workload] = deque()
-        self._given: dict[int, tuple[int, Workload]] = {}
+        self._queues: dict[int, deque[int]] = {}  # of the newest stage: the batches left, by data server
+        self._given: dict[int, Workload] = {}
+        self._out = 0  # train batches handed out and not done
         self._numbers = 0
-        self._left: dict[tuple[int, bool], int] = {}
-        self._done: dict[int, list[list[int]]] = {}
+        self._left: dict[tuple[int, bool], int] = {}  # batches not done, by epoch and whether they are trained on
+        self._done: dict[int, list[np.ndarray[Any, np.dtype[np.bool_]]]] = {}
         self._evaluated: set[int] = set()
-        self.epoch = 0
-        self.evaluating = False
         if progress is not None:
             self._resume(progress)
         self._fill()
@@ -66,8 +72,11 @@ class Ledger:
     def _resume(self, progress: dict[str, Any]) -> None:
         self.epoch = int(progress["epochs"])
         if progress["batches"] == [[b.train, b.test] for b in self._batches] and progress["seed"] == self._seed:
-            self._size = int(progress["size"])
-            self._done = {int(epoch): [list(first) for first in done] for epoch, done in progress["done"].items()}
+            for epoch, parts in progress["done"].items():
+                bits = [np.unpackbits(np.frombuffer(bytes.fromhex(part), np.uint8)) for part in parts]
+                self._done[int(epoch)] = [
+                    part[: b.train].astype(np.bool_) for part, b in zip(bits, self._batches, strict=True)
+                ]
 
     @property
     def finished_epochs(self) -> int:
@@ -75,26 +84,46 @@ class Ledger:
         return min((epoch for epoch, train in self._left if train), default=self.epoch + 1) - 1
 
     def progress(self) -> dict[str, Any]:
-        """What is done, as JSON has it: whole epochs, and the finished workloads of those begun."""
+        """What is done, as JSON has it: whole epochs; of those begun a bit for every batch, by data server, in hex."""
         return {
             "epochs": self.finished_epochs,
-            "done": {str(epoch): done for epoch, done in self._done.items()},
-            "size": self._size,
+            "done": {
+                str(epoch): [np.packbits(part).tobytes().hex() for part in parts] for epoch, parts in self._done.items()
+            },
             "seed": self._seed,
             "batches": [[b.train, b.test] for b in self._batches],
         }
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
-    def next(self, worker: int) -> Workload | None:
-        """The next workload for a worker, or None while there is none to give."""
-        if not self._queue:
+    def next(self) -> Workload | None:
+        """The next workload, or None while there is none to give."""
+        if not self._queues:
             self._fill()
-        if not self._queue:
+        if not self._queues:
             return None
-        workload = self._queue.popleft()
-        self._given[workload.number] = (worker, workload)
+        train = not self.evaluating
+        most = self._most() if train else self._size
+        if most < 1:
+            return None
+        data_server = max(self._queues, key=lambda rank: (len(self._queues[rank]), -rank))
+        queue = self._queues[data_server]
+        batches = [queue.popleft() for _ in range(min(most, len(queue)))]
+        if not queue:
+            del self._queues[data_server]
+        self._numbers += 1
+        workload = Workload(self._numbers, self.epoch, train, data_server, batches)
+        self._given[workload.number] = workload
+        if train:
+            self._out += len(batches)
         return workload
+
+    def _most(self) -> int:
+        """How many batches a workload may have now: with a bound on the delay about two for each worker are out."""
+        if self.delay is None:
+            return self._size
+        share = max(1, (self.delay + 1) // (2 * self._workers))
+        return min(self._size, share, self.delay + 1 - self._out)
 
     @property
     def over(self) -> bool:
@@ -103,16 +132,14 @@ class Ledger:
 
     def done(self, number: int) -> Workload | None:
         """Cross a finished workload off; None when it was crossed off before."""
-        entry = self._given.pop(number, None)
-        if entry is None:
+        workload = self._given.pop(number, None)
+        if workload is None:
             return None
-        workload = entry[1]
         stage = (workload.epoch, workload.train)
-        self._left[stage] -= 1
+        self._left[stage] -= len(workload.batches)
         if workload.train:
-            self._done.setdefault(workload.epoch, []).append(
-                [self._position(workload.data_server), workload.batches[0]]
-            )
+            self._out -= len(workload.batches)
+            self._done[workload.epoch][self._position(workload.data_server)][workload.batches] = True
         if self._left[stage] == 0:
             del self._left[stage]
             self._done = {epoch: done for epoch, done in self._done.items() if epoch > self.finished_epochs}
@@ -140,7 +167,7 @@ class Ledger:
 
     def _fill(self) -> None:
         """Queue the next stage, if it may begin."""
-        while not self._queue and not self.evaluating:
+        while not self._queues and not self.evaluating:
             if self._evaluation_due(self.epoch):
                 if self._left:
                     return
@@ -155,18 +182,58 @@ class Ledger:
 
     def _add(self, epoch: int, train: bool) -> None:
         order = np.random.default_rng([self._seed, epoch])
-        skip = [tuple(first) for first in self._done.get(epoch, [])] if train else []
-        workloads = []
+        if train and epoch not in self._done:
+            self._done[epoch] = [np.zeros(b.train, np.bool_) for b in self._batches]
         for position, batches in enumerate(self._batches):
-            numbers = order.permutation(batches.train) if train else batches.train + np.arange(batches.test)
-            for i in range(0, numbers.size, self._size):
-                part = [int(number) for number in numbers[i : i + self._size]]
-                if (position, part[0]) not in skip:
-                    workloads.append((batches.data_server, part))
-        for i in order.permutation(len(workloads)) if train else range(len(workloads)):
-            self._numbers += 1
-            self._queue.append(Workload(self._numbers, epoch, train, *workloads[int(i)]))
-        if workloads:
-            self._left[epoch, train] = len(workloads)
+            if train:
+                numbers = order.permutation(batches.train)
+                numbers = numbers[~self._done[epoch][position][numbers]]
+            else:
+                numbers = batches.train + np.arange(batches.test)
+            if numbers.size:
+                self._queues[batches.data_server] = deque(numbers.tolist())
+        left = sum(len(queue) for queue in self._queues.values())
+        if left:
+            self._left[epoch, train] = left
         elif not train:
             self.evaluating = False
+
+
+class Rounds:
+    """Workloads of a group that evaluates the live model: all test batches, over and over; what `Ledger` has, in short.
+
+    Parameters
+    ----------
+    batches : what each data server has.
+    """
+
+    def __init__(self, batches: list[Batches]) -> None:
+        self.round = 0
+        self._all = [
+            (b.data_server, list(range(b.train + i, b.train + min(i + MOST_BATCHES, b.test))))
+            for b in batches
+            for i in range(0, b.test, MOST_BATCHES)
+        ]
+        self._queue: deque[tuple[int, list[int]]] = deque()
+        self._given: dict[int, Workload] = {}
+        self._numbers = 0
+
+    def next(self) -> Workload | None:
+        """The next workload, or None while the last of a round are under way."""
+        if not self._queue:
+            if self._given or not self._all:
+                return None
+            self.round += 1
+            self._queue.extend(self._all)
+        self._numbers += 1
+        workload = Workload(self._numbers, self.round, False, *self._queue.popleft())
+        self._given[workload.number] = workload
+        return workload
+
+    def done(self, number: int) -> Workload | None:
+        """Cross a finished workload off; None when it was crossed off before."""
+        return self._given.pop(number, None)
+
+    def stage_is_done(self, workload: Workload) -> bool:
+        """Whether the round is over."""
+        return not self._given and not self._queue

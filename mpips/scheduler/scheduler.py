@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from mpips import messages as m
 from mpips.metrics import Evaluation
 from mpips.plan import Plan
-from mpips.scheduler.ledger import Batches, Ledger
+from mpips.scheduler.ledger import Batches, Ledger, Rounds
 from mpips.scheduler.saving import Next, Saving
+from mpips.scheduler.sums import Sums
 from mpips.scheduler.tally import Tally
-from mpips.scheduler.view import View
+from mpips.scheduler.view import MAIN, View
 from mpips.table import TableSpec
 
 DRAIN_SECONDS = 5.0
@@ -74,6 +75,7 @@ class Scheduler:
         self.metrics: dict[str, float] = {}
         self.hellos: dict[int, m.Hello] = {}
         self.tally = Tally()
+        self.delay: int | None = None if plan.delay == "auto" else plan.delay
         self._view = view
         self._plan = plan
         self._resume = resume
@@ -84,9 +86,12 @@ class Scheduler:
         self._created = False
         self._lost_spares: set[int] = set()
         self._ledger: Ledger | None = None
+        self._rounds: dict[str, Rounds] = {}
         self._hungry: list[int] = []
-        self._began = False
-        self._evaluation: Evaluation | None = None
+        self._sums = Sums(view.groups)
+        self._conducted = plan.conduct is None
+        self.began = False
+        self._evaluations: dict[str, Evaluation] = {}
         self._measuring: tuple[int, Evaluation, set[int], dict[str, int]] | None = None
         self._saving = Saving(view.servers, plan.save_every, generation)
         self._save_progress: dict[str, Any] = {}
@@ -99,6 +104,8 @@ class Scheduler:
             m.TablesReady: self._tables_ready,
             m.WorkRequest: self._work_request,
             m.WorkDone: self._work_done,
+            m.Sum: self._sum,
+            m.Report: self._figures,
             m.Finished: self._finished,
             m.Load: self._load,
             m.Measured: self._measured,
@@ -120,7 +127,7 @@ class Scheduler:
         """Take notice of the time."""
         if self._over:
             return
-        if self._began and self._ending is None and self.tally.due(now):
+        if self.began and self._ending is None and self.tally.due(now):
             self._report(now)
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
@@ -206,12 +213,14 @@ class Scheduler:
                 self._plan.passes,
                 self._plan.evaluate_every,
                 self._plan.seed,
-                len(self._view.workers),
-                self._resume[0].progress if self._resume else None,
+                len(self._view.groups[MAIN]),
+                self.delay,
+                self._resume[0].progress if self._resume and not self._plan.keeps_rows else None,
             )
+            self._rounds = {name: Rounds(batches) for name in self._view.groups if name != MAIN}
         if self._resume:
             self._log("note", text=f"resumed from {self._resume[0].path}")
-        self._began = True
+        self.began = True
         self.tally.begin(now)
         if self._plan.saves:
             self._saving.begin_periods(now)
@@ -227,18 +236,24 @@ class Scheduler:
     def _feed(self) -> None:
         if self._ledger is None or self._ending is not None:
             return
-        while self._hungry:
-            workload = self._ledger.next(self._hungry[0])
-            if workload is None:
-                if self._ledger.over:
-                    for worker in self._hungry:
-                        self._send(worker, m.NoMoreWork())
-                    self._hungry.clear()
-                return
-            self._send(self._hungry.pop(0), workload)
+        still_hungry = []
+        for worker in self._hungry:
+            group = self._view.group_of(worker)
+            workload = self._ledger.next() if group == MAIN else self._rounds[group].next()
+            if workload is not None:
+                self._send(worker, workload)
+            elif group == MAIN and self._ledger.over:
+                self._send(worker, m.NoMoreWork())
+            else:
+                still_hungry.append(worker)
+        self._hungry = still_hungry
 
     def _work_done(self, source: int, message: m.WorkDone, now: float) -> None:
         if self._ledger is None:
+            return
+        group = self._view.group_of(source)
+        if group != MAIN:
+            self._round_done(group, message)
             return
         workload = self._ledger.done(message.number)
         if workload is None:
@@ -249,42 +264,73 @@ class Scheduler:
                 loss = self.tally.end_epoch(workload.epoch)
                 self._log("epoch", epoch=workload.epoch, loss=loss, examples=self.tally.examples)
         else:
-            if self._evaluation is None:
-                self._evaluation = Evaluation()
-            self._evaluation.add(message.rows, message.loss, message.histogram)
+            self._evaluate(MAIN, message)
             if self._ledger.stage_is_done(workload):
-                self._measuring = (workload.epoch, self._evaluation, set(self._view.servers), {})
-                self._evaluation = None
+                self._measuring = (workload.epoch, self._evaluations.pop(MAIN), set(self._view.servers), {})
                 for server in self._view.servers:
                     self._send(server, m.Measure(workload.epoch))
         if self._drained_by is not None and not self._ledger.under_way:
             self._save_last(now)
         self._feed()
 
+    def _evaluate(self, group: str, message: m.WorkDone) -> None:
+        self._evaluations.setdefault(group, Evaluation()).add(message.rows, message.loss, message.histogram)
+
+    def _round_done(self, group: str, message: m.WorkDone) -> None:
+        """A group that watches the live model has evaluated some batches."""
+        workload = self._rounds[group].done(message.number)
+        if workload is None:
+            return
+        self._evaluate(group, message)
+        if self._rounds[group].stage_is_done(workload):
+            found = self._evaluations.pop(group)
+            figures = {"rows": found.rows, "auc": found.auc, "logloss": found.logloss}
+            self._log("live evaluation", group=group, round=workload.epoch, **figures)
+        self._feed()
+
+    def _sum(self, source: int, message: m.Sum, now: float) -> None:
+        for worker, reply in self._sums.add(self._view.group_of(source), source, message):
+            self._send(worker, reply)
+
+    def _figures(self, source: int, message: m.Report, now: float) -> None:
+        self.metrics.update(message.figures)
+        self._log("report", **message.figures)
+
     def _measured(self, source: int, message: m.Measured, now: float) -> None:
         if self._measuring is None or self._measuring[0] != message.epoch:
             return
         epoch, evaluation, missing, nonzeros = self._measuring
         missing.discard(source)
+        self.tally.traffic[source] = message.traffic
         for table, count in message.nonzeros.items():
             nonzeros[table] = nonzeros.get(table, 0) + count
         if not missing:
             self._measuring = None
             count = nonzeros.get(self._plan.model or "", 0)
-            self.metrics = {"auc": evaluation.auc, "logloss": evaluation.logloss, "nonzeros": count}
-            self._log("evaluation", epoch=epoch, rows=evaluation.rows, **self.metrics)
+            figures = {"auc": evaluation.auc, "logloss": evaluation.logloss, "nonzeros": count}
+            self.metrics.update(figures)
+            self._log("evaluation", epoch=epoch, rows=evaluation.rows, **figures)
             self._conclude(now)
 
     def _finished(self, source: int, message: m.Finished, now: float) -> None:
-        self.results[source] = message.result
+        self.tally.traffic[source] = message.traffic
+        if source in self._view.groups[MAIN]:
+            self.tally.idle[source] = message.idle
+            self.results[source] = message.result
+        self._conclude(now)
+
+    def conducted(self, now: float) -> None:
+        """Take notice that the scheduler's own program has returned."""
+        self._conducted = True
         self._conclude(now)
 
     def _conclude(self, now: float) -> None:
-        if len(self.results) == len(self._view.workers) and self._measuring is None:
+        finished = len(self.results) == len(self._view.groups[MAIN])
+        if finished and self._measuring is None and self._conducted:
             self._stop(End("finished", "all work is done"), now)
 
     def _load(self, source: int, message: m.Load, now: float) -> None:
-        self.tally.loads[source] = message
+        self.tally.hear(source, message)
 
     def _note(self, source: int, message: m.Note, now: float) -> None:
         self._log("note", text=f"rank {source}: {message.text}")
@@ -295,7 +341,9 @@ class Scheduler:
 
     def _report(self, now: float) -> None:
         epoch = min(self._ledger.finished_epochs + 1, self._plan.passes) if self._ledger is not None else 0
-        self._log("progress", **self.tally.report(epoch, self._plan.passes, now))
+        workers = self._view.groups[MAIN]
+        fields = self.tally.report(epoch, self._plan.passes, self._view.servers, workers, now)
+        self._log("progress", delay=self.delay, **fields)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -344,7 +392,7 @@ class Scheduler:
             return
         self._ending = end
         self._log("stopping", exit=end.exit, reason=end.reason)
-        if not (save and self._plan.saves and self._began):
+        if not (save and self._plan.saves and self.began):
             self._end()
         elif end.exit == "interrupted" and self._ledger is not None and self._ledger.under_way:
             self._drained_by = now + DRAIN_SECONDS  # what is under way would be run again after a restart

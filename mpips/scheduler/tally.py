@@ -1,10 +1,12 @@
 """What the workers have done so far, and how fast: sums for the log of the run. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from mpips.messages import Load
+from mpips.messages import Load, Traffic
 
-PROGRESS_SECONDS = 1.0
+SHORTEST_REPORT, LONGEST_REPORT = 0.1, 1.0  # seconds between progress events
+REPORT_SHARE = 0.05  # … and as a share of the time so far: a short run has a curve, a long one a short file
 
 
 class Tally:
@@ -15,7 +17,9 @@ class Tally:
     examples : rows trained on, over all epochs.
     rows : rows of one epoch.
     seconds : from the beginning of training to the last workload.
-    loads : the servers' last reports, by rank.
+    loads : the last reports of servers and workers, by rank.
+    idle : share of its time that a worker has waited, of those that have finished.
+    traffic : bytes that each rank has sent to other nodes.
     """
 
     def __init__(self) -> None:
@@ -23,6 +27,8 @@ class Tally:
         self.rows = 0
         self.seconds = 0.0
         self.loads: dict[int, Load] = {}
+        self.idle: dict[int, float] = {}
+        self.traffic: dict[int, Traffic] = {}
         self._began = self._since = 0.0
         self._recent_rows, self._recent_loss = 0, 0.0
         self._epochs: dict[int, tuple[int, float]] = {}
@@ -30,6 +36,11 @@ class Tally:
     def begin(self, now: float) -> None:
         """Training begins."""
         self._began = self._since = now
+
+    def hear(self, rank: int, load: Load) -> None:
+        """A server or worker reports."""
+        self.loads[rank] = load
+        self.traffic[rank] = load.traffic
 
     def add(self, epoch: int, rows: int, loss: float, now: float) -> None:
         """A workload is done: so many rows, and the loss summed over them."""
@@ -47,21 +58,33 @@ class Tally:
 
     def due(self, now: float) -> bool:
         """Whether it is time for a report."""
-        return now - self._since >= PROGRESS_SECONDS
+        pause = min(LONGEST_REPORT, max(SHORTEST_REPORT, REPORT_SHARE * (now - self._began)))
+        return now - self._since >= pause
 
-    def report(self, epoch: int, epochs: int, now: float) -> dict[str, Any]:
+    def report(
+        self, epoch: int, epochs: int, servers: Sequence[int], workers: Sequence[int], now: float
+    ) -> dict[str, Any]:
         """The fields of a progress event, counted since the last."""
+        loads = {rank: self.loads[rank] for rank in servers if rank in self.loads}
+        waits = [1.0 - self.loads[rank].busy for rank in workers if rank in self.loads]
         fields: dict[str, Any] = {
             "epoch": epoch,
             "epochs": epochs,
             "examples": self.examples,
             "examples_per_second": self._recent_rows / (now - self._since),
-            "servers": {str(rank): round(load.busy, 3) for rank, load in sorted(self.loads.items())},
-            "bytes": sum(load.bytes for load in self.loads.values()),
+            "servers": {str(rank): round(load.busy, 3) for rank, load in loads.items()},
+            "bytes": sum(load.bytes for load in loads.values()),
+            "sent": {"workers": self.sent(workers).sent, "servers": self.sent(servers).sent},
         }
+        if waits:
+            fields["idle"] = round(sum(waits) / len(waits), 4)
         if self.rows:
             fields["share"] = self.examples / (self.rows * epochs)
         if self._recent_rows:
             fields["loss"] = self._recent_loss / self._recent_rows
         self._since, self._recent_rows, self._recent_loss = now, 0, 0.0
         return fields
+
+    def sent(self, ranks: Sequence[int]) -> Traffic:
+        """What some ranks have sent to other nodes in all."""
+        return Traffic.total(self.traffic[rank] for rank in ranks if rank in self.traffic)

@@ -1,6 +1,6 @@
 """The view: the numbered membership of the job, who does what and on which node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -9,6 +9,7 @@ from mpips.errors import Error
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 FEWEST_RANKS = 3
+MAIN = "train"  # the group of workers that runs the job's algorithm or program
 
 
 class RolesError(Error, ValueError):
@@ -33,8 +34,16 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return 1 + self.servers + self.data_servers + self.workers + (self.spares or 0)
 
 
+class NoSuchGroup(Error, KeyError):
+    """A group of ranks that the job does not have."""
+
+    __str__ = Exception.__str__
+
+
 class View(msgspec.Struct, frozen=True):
-    """Who does what: ranks by role, and the node of every rank. A later view has a larger number."""
+    """Who does what: ranks by role, the workers' groups, and the node of every rank. A later view has a larger
+    number.
+    """
 
     number: int
     nodes: list[int]
@@ -43,6 +52,30 @@ class View(msgspec.Struct, frozen=True):
     data_servers: list[int]
     workers: list[int]
     spares: list[int]
+    groups: dict[str, list[int]]
+
+    def group(self, name: str) -> list[int]:
+        """The ranks of a role ("servers", "data_servers", "workers", "spares") or of a group of workers.
+
+        Raises
+        ------
+        NoSuchGroup
+            when there is none of this name.
+        """
+        roles = {
+            "servers": self.servers,
+            "data_servers": self.data_servers,
+            "workers": self.workers,
+            "spares": self.spares,
+        }
+        ranks = self.groups | roles
+        if name not in ranks:
+            raise NoSuchGroup(f'there is no group "{name}"; there are: {", ".join(ranks)}')
+        return ranks[name]
+
+    def group_of(self, worker: int) -> str:
+        """The name of the group that a worker belongs to."""
+        return next(name for name, ranks in self.groups.items() if worker in ranks)
 
     def role(self, rank: int) -> str:
         """The role of a rank: "scheduler", "server", "data server", "worker" or "spare"."""
@@ -64,11 +97,11 @@ class View(msgspec.Struct, frozen=True):
         }
 
 
-def complete(roles: Roles, ranks: int) -> Roles:
+def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
     """Fill in the roles left open for a job of so many ranks.
 
     About a quarter of the ranks serve parameters, an eighth serve data, the rest work; ranks beyond roles that are all
-    given are spares.
+    given are spares. `others` are the workers of other groups than the main one.
 
     Raises
     ------
@@ -80,7 +113,7 @@ def complete(roles: Roles, ranks: int) -> Roles:
             f"a job needs at least {FEWEST_RANKS} ranks, got {ranks}: start it with -n {FEWEST_RANKS} or more"
         )
     spares = roles.spares or 0
-    free = ranks - 1 - spares
+    free = ranks - 1 - spares - others
     data_servers = roles.data_servers
     if data_servers is None:
         room = free - (roles.servers or 1) - (roles.workers or 1)
@@ -89,29 +122,31 @@ def complete(roles: Roles, ranks: int) -> Roles:
     if servers is None:
         servers = max(1, min((free - data_servers) // 3, free - data_servers - (roles.workers or 1)))
     workers = roles.workers if roles.workers is not None else max(1, free - data_servers - servers)
-    total = 1 + servers + data_servers + workers + spares
+    total = 1 + servers + data_servers + workers + spares + others
     if total > ranks:
         raise RolesError(
             f"the roles need {total} ranks (1 scheduler, {servers} servers, {data_servers} data servers, "
-            f"{workers} workers, {spares} spares), the job has {ranks}: start more ranks or lower [roles]"
+            f"{workers + others} workers, {spares} spares), the job has {ranks}: start more ranks or lower [roles]"
         )
     return Roles(servers=servers, data_servers=data_servers, workers=workers, spares=ranks - total + spares)
 
 
-def assign(nodes: Sequence[int], wanted: Roles) -> View:
+def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None) -> View:
     """The first view of a job: a role for every rank, servers spread over the nodes first.
 
     Parameters
     ----------
     nodes : node number of every rank; rank 0 becomes the scheduler.
     wanted : how many ranks take each role.
+    groups : workers of each group besides the main one.
 
     Raises
     ------
     RolesError
         when the ranks are too few.
     """
-    roles = complete(wanted, len(nodes))
+    groups = groups or {}
+    roles = complete(wanted, len(nodes), sum(groups.values()))
     free: dict[int, list[int]] = {}
     for rank, node in enumerate(nodes):
         if rank > 0:
@@ -128,6 +163,7 @@ def assign(nodes: Sequence[int], wanted: Roles) -> View:
 
     servers = take(roles.servers or 0)
     data_servers = take(roles.data_servers or 0) or [0]
-    workers = take(roles.workers or 0)
+    members = {MAIN: take(roles.workers or 0), **{name: take(count) for name, count in groups.items()}}
+    workers = sorted(rank for ranks in members.values() for rank in ranks)
     spares = sorted(rank for ranks in free.values() for rank in ranks)
-    return View(1, list(nodes), 0, servers, data_servers, workers, spares)
+    return View(1, list(nodes), 0, servers, data_servers, workers, spares, members)

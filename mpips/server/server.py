@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,38 @@ from mpips.checkpoint import CheckpointError, Generation
 from mpips.checkpoint.write import ServerFile
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
+from mpips.fabric.meter import Meter
+from mpips.function import pack
 from mpips.kernels.checksum import fletcher32
+from mpips.kernels.partition import positions
 from mpips.messages import (
+    CallShards,
     Checkpoint,
     CreateTables,
     Failed,
     Load,
     Measure,
     Measured,
-    PullKeys,
+    Message,
+    Pull,
     PullReply,
     PullScan,
-    PullTaken,
-    PushKeys,
-    PushRange,
+    Push,
     PushReply,
-    Refused,
     Saved,
+    ShardsReply,
     TablesReady,
+    Taken,
+    Traffic,
 )
 from mpips.rule import RuleError
 from mpips.scheduler.ring import Ring
-from mpips.scheduler.view import View
+from mpips.scheduler.view import MAIN, View
+from mpips.server import functions
+from mpips.server.aggregate import Aggregate, Part
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
-
-REPORT_SECONDS = 1.0
+from mpips.tasks import Received
 
 Array = np.ndarray[Any, Any]
 Wanted = tuple[int, int, int, str]  # offset, rows, width, dtype
@@ -48,18 +53,29 @@ def _rows(flat: Array, width: int) -> Array:
     return flat if flat.dtype == np.uint64 else flat.reshape(-1, width)
 
 
+def _within(spec: TableSpec, start: int, end: int, lo: int, keys: Array | None, values: Array) -> tuple[Any, Array]:
+    """Of a push's keys and values those at the positions ``[start, end)``."""
+    if keys is None:
+        return None, values[start - lo : end - lo]
+    at = positions(keys, spec.kind == "dense", spec.shard_bits)
+    chosen = (at >= start) & (at < end)
+    return keys[chosen], values[chosen]
+
+
 class Server:
     """Registers the handlers of a server at a fabric; the rank's loop does the rest.
 
     Parameters
     ----------
-    fabric, view : this rank's.
+    fabric, view, received : this rank's.
     run : the run folder, where checkpoints go; None for a job without any.
     threads : kernels that may run at once.
     """
 
-    def __init__(self, fabric: Fabric, view: View, run: Path | None, threads: int) -> None:
+    def __init__(self, fabric: Fabric, view: View, received: Received, run: Path | None, threads: int) -> None:
         self.tables: list[Shards] = []
+        self._aggregators: dict[int, Aggregate] = {}
+        self._received = received
         self._fabric = fabric
         self._view = view
         self._run = run
@@ -68,13 +84,13 @@ class Server:
         self._answers: dict[tuple[int, int], int] = {}
         self._saving: Iterator[bool] | None = None
         self._pushes = 0
-        self._reported = (fabric.now(), fabric.busy_seconds)
+        self._meter = Meter(fabric)
         fabric.on(CreateTables, self._create)
-        fabric.on(PushKeys, self._push_keys)
-        fabric.on(PushRange, self._push_range)
-        fabric.on(PullKeys, self._pull_keys)
+        fabric.on(Push, self._push)
+        fabric.on(Pull, self._pull)
         fabric.on(PullScan, self._pull_scan)
-        fabric.on(PullTaken, self._taken)
+        fabric.on(CallShards, self._call)
+        fabric.on(Taken, self._taken)
         fabric.on(Measure, self._measure)
         fabric.on(Checkpoint, self._checkpoint)
         fabric.background += [self._save_step, self._report]
@@ -106,6 +122,8 @@ class Server:
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
             shards.hold(shard for shard in range(spec.shards) if ring.head(spec.name, shard) == self._fabric.rank)
             shards.warm()
+            if spec.aggregate:
+                self._aggregators[len(self.tables)] = Aggregate(spec, self._view.groups[MAIN], shards.apply)
             self.tables.append(shards)
         fletcher32(np.zeros(2, np.uint16))  # compiled, or loaded, before the first checkpoint has to wait for it
 
@@ -131,31 +149,51 @@ class Server:
 
     # --- push -------------------------------------------------------------------------------------------------------
 
-    def _push_keys(self, source: int, message: PushKeys) -> None:
+    def _push(self, source: int, message: Push) -> None:
+        lane = (source, message.table)
+        self._received.take(source, message.time, message.after, lambda: self._fetch(source, message), lane)
+
+    def _fetch(self, source: int, message: Push) -> None:
         spec = self.tables[message.table].spec
-        keys = (message.keys, message.count, 1, "uint64")
-        values = (message.values, message.count, spec.width, spec.dtype)
-        self._read(
-            source, [keys, values], lambda read: self._apply(source, message, self.tables[message.table].push, *read)
-        )
+        values = (message.values, message.count, spec.push_width, spec.dtype)
+        if message.keys is None:
+            self._read(source, [values], lambda read: self._arrived(source, message, None, read[0]))
+        else:
+            keys = (message.keys, message.count, 1, "uint64")
+            self._read(source, [keys, values], lambda read: self._arrived(source, message, *read))
 
-    def _push_range(self, source: int, message: PushRange) -> None:
+    def _arrived(self, source: int, message: Push, keys: Array | None, values: Array) -> None:
+        """Apply what is not a repetition in a push, or add the push to those of the other workers."""
+        lo, hi, step = message.lo, message.hi, message.step
         shards = self.tables[message.table]
-        values = (message.values, message.hi - message.lo, shards.spec.width, shards.spec.dtype)
-        push = partial(shards.push_range, message.lo, message.hi)
-        self._read(source, [values], lambda read: self._apply(source, message, push, *read))
 
-    def _apply(self, source: int, message: PushKeys | PushRange, push: Callable[..., None], *read: Array) -> None:
-        clocks = self.tables[message.table].clocks
-        if message.time > clocks.get(source, 0):
-            try:
-                push(*read)
-            except Error as problem:
-                self._fabric.send(source, Refused(message.time, str(problem)))
+        def done(problem: Error | None = None) -> None:
+            if problem is not None:
+                self._received.refuse(source, message.time, str(problem))
                 return
-            clocks[source] = message.time
+            shards.clock.advance(source, lo, hi, step)
             self._pushes += 1
-        self._fabric.send(source, PushReply(message.time))
+            self._fabric.send(source, PushReply(message.time))
+            self._received.done(source, message.time)
+
+        fresh = shards.clock.fresh(source, lo, hi, step)
+        if not fresh:
+            done()
+            return
+        try:
+            aggregator = self._aggregators.get(message.table)
+            if aggregator is not None:
+                aggregator.add(source, step, Part(lo, hi, keys, values, done))
+                return
+            if fresh == [(lo, hi)]:
+                shards.apply(lo, hi, keys, values)
+            else:
+                for start, end in fresh:
+                    shards.apply(start, end, *_within(shards.spec, start, end, lo, keys, values))
+        except Error as problem:
+            done(problem)
+            return
+        done()
 
     def _read(self, source: int, wanted: list[Wanted], then: Callable[[list[Array]], None]) -> None:
         """Read arrays from a worker's arena: at once on this node; from another, in the order of its messages."""
@@ -186,53 +224,85 @@ class Server:
         if len(queue) == 1:
             begin(end)
 
-    # --- pull from another node -------------------------------------------------------------------------------------
+    # --- pull from another node, and functions ----------------------------------------------------------------------
 
-    def _pull_keys(self, source: int, message: PullKeys) -> None:
+    def _pull(self, source: int, message: Pull) -> None:
         shards = self.tables[message.table]
         spec = shards.spec
 
         def answer(read: list[Array]) -> None:
             values = np.zeros((message.count, spec.width), spec.dtype)
             shards.pull(read[0], values)
-            self._leave(source, message.time, message.count, [values])
 
-        self._read(source, [(message.keys, message.count, 1, "uint64")], answer)
+            def reply(slot: int) -> PullReply:
+                return PullReply(message.time, message.count, slot, slot, None)
+
+            self._leave(source, message.time, [values], reply)
+
+        wanted = [(message.keys, message.count, 1, "uint64")]
+        self._received.take(source, message.time, message.after, lambda: self._read(source, wanted, answer))
 
     def _pull_scan(self, source: int, message: PullScan) -> None:
-        keys, values = self.tables[message.table].scan(message.lo, message.hi)
-        self._leave(source, message.time, keys.size, [keys, values])
+        def run() -> None:
+            keys, values = self.tables[message.table].scan(message.lo, message.hi)
 
-    def _leave(self, source: int, time: int, count: int, arrays: list[Array]) -> None:
-        """Leave an answer in the own arena until it is taken."""
+            def reply(slot: int) -> PullReply:
+                return PullReply(message.time, keys.size, slot, slot + keys.nbytes, None)
+
+            self._leave(source, message.time, [keys, values], reply)
+
+        self._received.take(source, message.time, message.after, run)
+
+    def _call(self, source: int, message: CallShards) -> None:
+        def run() -> None:
+            argument = np.array(message.argument, np.float64)
+            try:
+                shards = self.tables[message.table]
+                data, dtype, shape = pack(functions.run(shards, message.function, message.lo, message.hi, argument))
+            except Error as problem:
+                self._received.refuse(source, message.time, str(problem))
+                return
+
+            def reply(slot: int) -> ShardsReply:
+                return ShardsReply(message.time, slot, data.nbytes, dtype, list(shape))
+
+            self._leave(source, message.time, [data], reply)
+
+        self._received.take(source, message.time, message.after, run)
+
+    def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> None:
+        """Leave an answer in the own arena until it is taken, and say where."""
         try:
             slot = self._fabric.space.allocate(sum(array.nbytes for array in arrays))
         except Error as problem:
-            self._fabric.send(source, Refused(time, str(problem)))
+            self._received.refuse(source, time, str(problem))
             return
         at = slot
         for array in arrays:
             self._fabric.arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
             at += array.nbytes
         self._answers[source, time] = slot
-        self._fabric.send(source, PullReply(time, count, slot, at - arrays[-1].nbytes))
+        self._fabric.send(source, reply(slot))
+        self._received.done(source, time)
 
-    def _taken(self, source: int, message: PullTaken) -> None:
+    def _taken(self, source: int, message: Taken) -> None:
         self._fabric.space.free(self._answers.pop((source, message.time)))
 
     # --- the course of the job --------------------------------------------------------------------------------------
 
     def _measure(self, source: int, message: Measure) -> None:
-        self._fabric.send(source, Measured(message.epoch, {t.spec.name: t.nonzeros() for t in self.tables}))
+        nonzeros = {table.spec.name: table.nonzeros() for table in self.tables}
+        self._fabric.send(source, Measured(message.epoch, nonzeros, self._traffic()))
 
     def _report(self) -> bool:
-        now = self._fabric.now()
-        since, busy = self._reported
-        if now - since >= REPORT_SECONDS and self.tables:
-            self._reported = now, self._fabric.busy_seconds
-            share = (self._fabric.busy_seconds - busy) / (now - since)
-            self._fabric.send(self._view.scheduler, Load(share, self._pushes, self._fabric.space.used))
+        share = self._meter.reading()
+        if share is not None and self.tables:
+            load = Load(share, self._pushes, self._fabric.space.used, self._traffic())
+            self._fabric.send(self._view.scheduler, load)
         return False
+
+    def _traffic(self) -> Traffic:
+        return Traffic()
 
     def _checkpoint(self, source: int, message: Checkpoint) -> None:
         assert self._run is not None
@@ -258,7 +328,7 @@ class Server:
                     else:
                         file.sparse(shards.spec, shard, *shards.rows(shard))
                     yield True
-            file.clocks({shards.spec.name: shards.clocks for shards in self.tables})
+            file.clocks({shards.spec.name: shards.last_pushes() for shards in self.tables})
             done = self._fabric.aside(file.close)
             while not done.done():
                 yield False

@@ -16,6 +16,7 @@ from mpips.kernels.apply import loops
 from mpips.kernels.gather import gather_dense, gather_sparse
 from mpips.kernels.partition import shard_of, shard_starts
 from mpips.rule import RuleError, make
+from mpips.server.clock import RangeClock
 from mpips.table import HEADER_BYTES, TableSpec
 
 FEWEST_BITS = 6
@@ -45,7 +46,7 @@ class Shards:
     def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
         self.spec = spec
         self.held: list[int] = []
-        self.clocks: dict[int, int] = {}
+        self.clock = RangeClock(spec.positions)
         self._space = space
         self._words = arena.view(np.int64)
         self._cells = arena.view(spec.dtype)
@@ -70,7 +71,7 @@ class Shards:
             when numba can't compile a user's rule.
         """
         spec, no_keys = self.spec, np.empty(0, np.uint64)
-        no_rows = np.empty((0, spec.width), spec.dtype)
+        no_rows = np.empty((0, spec.push_width), spec.dtype)
         shape = (self._rule, self._words, self._cells, self._headers, no_keys, no_rows, spec.shard_bits, spec.width)
         try:
             if spec.kind == "sparse":
@@ -83,6 +84,10 @@ class Shards:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             what = next((line for line in said if "Invalid use" in line or "No implementation" in line), said[0])
             raise RuleError(f'update rule "{spec.rule["name"]}" does not compile in numba: {what}') from error
+
+    def last_pushes(self) -> dict[int, int]:
+        """By worker, the last of its pushes that is applied wherever it pushes to."""
+        return {worker: self.clock.time(worker, 0, self.spec.positions) for worker, *_ in self.clock.entries()}
 
     # --- placement --------------------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class Shards:
 
     def clear(self) -> None:
         """Make all shards as empty as new ones."""
-        self.clocks.clear()
+        self.clock.forget()
         for shard in self.held:
             head = self._header(shard)
             block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
@@ -136,8 +141,21 @@ class Shards:
 
     # --- push -------------------------------------------------------------------------------------------------------
 
+    def apply(self, lo: int, hi: int, keys: Array | None, updates: Array) -> None:
+        """Apply a push: to the rows ``[lo, hi)`` of a dense table that are held, or to a list of keys.
+
+        Raises
+        ------
+        NotHeld, ArenaFull
+            as `push`.
+        """
+        if keys is None:
+            self.push_range(lo, hi, updates)
+        else:
+            self.push(keys, updates)
+
     def push(self, keys: Array, updates: Array) -> None:
-        """Apply the update rule to keys (n,) uint64, grouped by shard, with updates (n, width).
+        """Apply the update rule to keys (n,) uint64, grouped by shard, with updates (n, width·inputs).
 
         Raises
         ------
@@ -188,8 +206,8 @@ class Shards:
             self._grow(shard)
 
     def push_range(self, lo: int, hi: int, updates: Array) -> None:
-        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is (hi-
-        lo, width).
+        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is
+        (hi - lo, width·inputs).
         """
         spec = self.spec
         first, last = lo >> spec.shard_bits, (hi - 1) >> spec.shard_bits

@@ -8,10 +8,10 @@ import numpy as np
 from mpips.fabric import Fabric
 from mpips.kernels import header
 from mpips.kernels.gather import scatter_rows
-from mpips.messages import PullKeys, PullReply, PullScan, PullTaken
+from mpips.messages import Pull, PullReply, PullScan, Taken
 from mpips.table import TableSpec
+from mpips.tasks import Issued, Task
 from mpips.worker.keys import Keys
-from mpips.worker.task import Task, Tasks
 
 Array = np.ndarray[Any, Any]
 
@@ -24,18 +24,18 @@ class Far:
     spec, index : the table and its number in the job.
     headers : arena offset of its first shard header, at every server.
     heads : server of each shard.
-    fabric, tasks : this worker's.
+    fabric, issued : this worker's.
     """
 
     def __init__(
-        self, spec: TableSpec, index: int, headers: int, heads: Sequence[int], fabric: Fabric, tasks: Tasks
+        self, spec: TableSpec, index: int, headers: int, heads: Sequence[int], fabric: Fabric, issued: Issued
     ) -> None:
         self._spec = spec
         self._index = index
         self._headers = headers
         self._heads = heads
         self._fabric = fabric
-        self._tasks = tasks
+        self._issued = issued
         servers = sorted(set(heads))
         self._servers = {i: server for i, server in enumerate(servers) if fabric.place(server) is None}
         self._blocks: dict[int, int] = {}
@@ -44,20 +44,24 @@ class Far:
         """Whether there is any."""
         return bool(self._servers)
 
-    def pull_keys(self, task: Task[Any], keys: Keys, out: Array, finish: Callable[[], None]) -> bool:
-        """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`.
+    def among(self, keys: Keys) -> dict[int, tuple[int, int]]:
+        """The servers elsewhere that have some of the keys, and where the group of each begins and ends."""
+        bounds = keys.bounds
+        return {server: (bounds[i], bounds[i + 1]) for i, server in self._servers.items() if bounds[i + 1] > bounds[i]}
 
-        Returns False, and calls nothing, when there are none.
-        """
-        asked = {i: server for i, server in self._servers.items() if keys.bounds[i + 1] > keys.bounds[i]}
-        if not asked:
-            return False
-        n = keys.array.size
-        slot = self._tasks.room(8 * n)
+    def pull_keys(
+        self, task: Task[Any], keys: Keys, out: Array, after: Sequence[Task[Any]], finish: Callable[[], None]
+    ) -> None:
+        """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`."""
+        groups, n = self.among(keys), keys.array.size
+        slot = self._issued.room(8 * n)
         task.on_end(lambda: self._fabric.space.free(slot))
         order = keys.order if keys.order.size else np.arange(n)
         np.take(keys.array, order, out=self._fabric.values(self._fabric.rank, slot, n, "uint64"), mode="clip")
-        groups = {server: (keys.bounds[i], keys.bounds[i + 1]) for i, server in asked.items()}
+
+        def send(time: int, after: list[int]) -> None:
+            for server, (start, end) in groups.items():
+                self._fabric.send(server, Pull(time, after, self._index, end - start, slot + 8 * start, None))
 
         def answered(source: int, reply: PullReply) -> None:
             start, end = groups[source]
@@ -69,15 +73,22 @@ class Far:
 
             self._fabric.fetch(source, reply.values, part, arrived)
 
-        time = self._tasks.expect(task, groups, answered)
-        for server, (start, end) in groups.items():
-            self._fabric.send(server, PullKeys(self._index, time, end - start, slot + 8 * start))
-        return True
+        self._issued.issue(task, groups, send, after, answered)
 
     def scan(
-        self, task: Task[Any], lo: int, hi: int | None, found: list[tuple[Array, Array]], finish: Callable[[], None]
+        self,
+        task: Task[Any],
+        lo: int,
+        hi: int | None,
+        found: list[tuple[Array, Array]],
+        after: Sequence[Task[Any]],
+        finish: Callable[[], None],
     ) -> None:
         """Ask all servers elsewhere for the keys in ``[lo, hi)`` that they have; add them to `found`, then `finish`."""
+
+        def send(time: int, after: list[int]) -> None:
+            for server in self._servers.values():
+                self._fabric.send(server, PullScan(time, after, self._index, lo, hi))
 
         def answered(source: int, reply: PullReply) -> None:
             keys = np.empty(reply.count, np.uint64)
@@ -91,13 +102,11 @@ class Far:
                 source, reply.keys, keys, lambda: self._fabric.fetch(source, reply.values, values, arrived)
             )
 
-        time = self._tasks.expect(task, self._servers.values(), answered)
-        for server in self._servers.values():
-            self._fabric.send(server, PullScan(self._index, time, lo, hi))
+        self._issued.issue(task, self._servers.values(), send, after, answered)
 
     def _take(self, task: Task[Any], source: int, finish: Callable[[], None]) -> None:
-        self._fabric.send(source, PullTaken(task.time))
-        if self._tasks.received(task, source):
+        self._fabric.send(source, Taken(task.time))
+        if self._issued.received(task, source):
             finish()
 
     def copy(self, shard: int, row: int, cells: Array, consistent: bool, then: Callable[[], None]) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import PushKeys, PushRange
+from mpips.messages import Push, Traffic
 from mpips.table import TableSpec
+from mpips.tasks import Issued, Task
+from mpips.tasks.issued import SendIt
+from mpips.tasks.lane import Lane
 from mpips.worker.far import Far
 from mpips.worker.keys import KeyRangeError, Keys, key_list, key_range
 from mpips.worker.near import Near
-from mpips.worker.task import Task, Tasks
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -42,8 +44,9 @@ class Table:
     index : its number in the job.
     headers : arena offset of its first shard header, at every server.
     heads : server of each shard.
-    fabric, tasks : this worker's.
-    delay : pushes of this worker that may be unacknowledged when it pulls; None: any number.
+    fabric, issued : this worker's.
+    delay : pushes of this worker that may be unfinished when it pulls; None: any number. Of a table with `aggregate`,
+        a push is finished when those of all workers are. It may change at any time.
     """
 
     def __init__(
@@ -53,21 +56,23 @@ class Table:
         headers: int,
         heads: Sequence[int],
         fabric: Fabric,
-        tasks: Tasks,
+        issued: Issued,
         delay: int | None = None,
     ) -> None:
         self.spec = spec
         self.delay = delay
         self._index = index
         self._fabric = fabric
-        self._tasks = tasks
+        self._issued = issued
+        self._lane = Lane()
+        self._steps = 0
         self._heads = heads
-        self._row_bytes = spec.row_bytes
+        self._push_bytes = spec.push_width * spec.itemsize
         self._servers = sorted(set(heads))
         position = {server: i for i, server in enumerate(self._servers)}
         self._server_of = np.array([position[head] for head in heads], np.int64)
         self._near = Near(spec, headers, heads, fabric)
-        self._far = Far(spec, index, headers, heads, fabric, tasks)
+        self._far = Far(spec, index, headers, heads, fabric, issued)
         self._pushes: deque[Task[None]] = deque()
 
     @property
@@ -94,16 +99,21 @@ class Table:
 
     # --- push -------------------------------------------------------------------------------------------------------
 
-    def push(self, keys: Any, values: Any, after: Iterable[Task[Any]] = ()) -> Task[None]:
-        """Send updates, which the servers apply by the table's rule.
+    def push(
+        self, keys: Any, values: Any, after: Iterable[Task[Any]] = (), within: range | slice | None = None
+    ) -> Task[None]:
+        """Send updates, which the servers apply by the table's rule, in the order of this worker's pushes.
 
         The values are copied before this returns; the task is finished when every server has applied its part.
 
         Parameters
         ----------
         keys : ``range(lo, hi)`` or ``slice`` of a dense table's rows; or sorted unique keys (n,); or `Keys`.
-        values : (n,) for width 1, else (n, width); converted to the table's dtype.
-        after : tasks that must be finished before this one is sent.
+        values : (n,) for width 1, else (n, width); converted to the table's dtype. A rule with several inputs takes
+            (n, width·inputs), the inputs of a value side by side.
+        after : tasks that must be finished before this one is applied.
+        within : of a dense table, the rows that this push is about: its keys are among them, and its time is kept
+            for them alone. Workers that push to an aggregating table push about the same rows in turn.
 
         Raises
         ------
@@ -119,62 +129,89 @@ class Table:
             return self._push_range(lo, hi, self._rows(values, hi - lo), after)
         if not isinstance(keys, Keys):
             keys = self.keys(keys)
-        return self._push_keys(keys, self._rows(values, keys.array.size), after)
+        lo, hi = self._about(keys, within)
+        return self._push_keys(keys, self._rows(values, keys.array.size), lo, hi, after)
+
+    def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:
+        """The positions that a push of a key list is about."""
+        if within is None:
+            return 0, self.spec.positions
+        if self.spec.kind == "sparse":
+            raise KeyRangeError(f'table "{self.name}" is sparse: its pushes are about all of it')
+        lo, hi = key_range(self.spec, within)
+        assert hi is not None
+        if keys.array.size and not (lo <= int(keys.array[0]) and int(keys.array[-1]) < hi):
+            raise KeyRangeError(
+                f'table "{self.name}": keys {keys.array[0]}…{keys.array[-1]} are not within [{lo}, {hi})'
+            )
+        return lo, hi
 
     def _rows(self, values: Any, n: int) -> Array:
+        width = self.spec.push_width
         rows: Array = np.ascontiguousarray(values, self.spec.dtype)
-        if rows.shape not in (self._shape(n), (n, self.spec.width)):
-            raise ShapeError(f'table "{self.name}": {n} keys need values of shape {self._shape(n)}, got {rows.shape}')
-        return rows.reshape(n, self.spec.width)
+        if rows.shape != (n, width) and not (width == 1 and rows.shape == (n,)):
+            shape = (n,) if width == 1 else (n, width)
+            raise ShapeError(f'table "{self.name}": {n} keys need values of shape {shape}, got {rows.shape}')
+        return rows.reshape(n, width)
 
-    def _push_keys(self, keys: Keys, values: Array, after: list[Task[Any]]) -> Task[None]:
+    def _push_keys(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
         spec, n = self.spec, keys.array.size
-        task: Task[None] = Task(self._tasks, f'push of {n:,} keys to table "{self.name}"')
-        if n == 0:
-            task.finish(None)
+        task: Task[None] = Task(self._issued, f'push of {n:,} keys to table "{self.name}"')
+        if n == 0 and not spec.aggregate:
+            self._issued.when(task, lambda: task.finish(None), after)
             return task
-        slot = self._tasks.room(n * (8 + self._row_bytes))
+        slot = self._issued.room(n * (8 + self._push_bytes))
         at = slot + 8 * n
         own_keys = self._fabric.values(self._fabric.rank, slot, n, "uint64")
-        cells = self._fabric.values(self._fabric.rank, at, n * spec.width, spec.dtype)
+        cells = self._fabric.values(self._fabric.rank, at, values.size, spec.dtype)
         if keys.order.size:
             np.take(keys.array, keys.order, out=own_keys, mode="clip")  # "raise" would buffer
-            bad = copy_finite_rows(values, keys.order, cells.reshape(n, spec.width))
+            bad = copy_finite_rows(values, keys.order, cells.reshape(values.shape))
         else:
             own_keys[:] = keys.array
             bad = copy_finite(values.reshape(-1), cells)
         if bad:
             self._refuse(bad, values, keys.array, slot)
         bounds = keys.bounds
+        about = self._servers_of(lo, hi) if spec.aggregate else ()
+        parts = {
+            server: (bounds[i], bounds[i + 1])
+            for i, server in enumerate(self._servers)
+            if bounds[i + 1] > bounds[i] or server in about
+        }
 
-        def run() -> None:
-            parts = [i for i in range(len(self._servers)) if bounds[i + 1] > bounds[i]]
-            time = self._tasks.expect(task, [self._servers[i] for i in parts])
-            for i in parts:
-                start, count = bounds[i], bounds[i + 1] - bounds[i]
-                message = PushKeys(self._index, time, count, slot + 8 * start, at + start * self._row_bytes)
-                self._fabric.send(self._servers[i], message)
+        def send(time: int, after: list[int]) -> None:
+            self._steps += 1
+            for server, (start, end) in parts.items():
+                own = slot + 8 * start, at + start * self._push_bytes
+                self._fabric.send(server, Push(time, after, self._index, self._steps, lo, hi, end - start, *own, None))
 
-        return self._send(task, run, slot, after)
+        return self._send(task, parts, send, slot, after)
 
     def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
-        spec = self.spec
-        task: Task[None] = Task(self._tasks, f'push of rows [{lo}, {hi}) to table "{self.name}"')
+        task: Task[None] = Task(self._issued, f'push of rows [{lo}, {hi}) to table "{self.name}"')
         if lo == hi:
-            task.finish(None)
+            self._issued.when(task, lambda: task.finish(None), after)
             return task
-        slot = self._tasks.room((hi - lo) * self._row_bytes)
-        bad = copy_finite(values.reshape(-1), self._fabric.values(self._fabric.rank, slot, values.size, spec.dtype))
+        slot = self._issued.room(values.nbytes)
+        cells = self._fabric.values(self._fabric.rank, slot, values.size, self.spec.dtype)
+        bad = copy_finite(values.reshape(-1), cells)
         if bad:
             self._refuse(bad, values, range(lo, hi), slot)
-        servers = set(self._heads[lo >> spec.shard_bits : ((hi - 1) >> spec.shard_bits) + 1])
+        servers = self._servers_of(lo, hi)
 
-        def run() -> None:
-            message = PushRange(self._index, self._tasks.expect(task, servers), lo, hi, slot)
-            for server in sorted(servers):
+        def send(time: int, after: list[int]) -> None:
+            self._steps += 1
+            message = Push(time, after, self._index, self._steps, lo, hi, hi - lo, None, slot, None)
+            for server in servers:
                 self._fabric.send(server, message)
 
-        return self._send(task, run, slot, after)
+        return self._send(task, servers, send, slot, after)
+
+    def _servers_of(self, lo: int, hi: int) -> list[int]:
+        """The servers that have any of the positions ``[lo, hi)``."""
+        bits = self.spec.shard_bits if self.spec.kind == "dense" else 0
+        return sorted(set(self._heads[lo >> bits : ((hi - 1) >> bits) + 1])) if hi > lo else []
 
     def _refuse(self, bad: int, values: Array, keys: Any, slot: int) -> None:
         self._fabric.space.free(slot)
@@ -184,15 +221,26 @@ class Table:
             f"the first at key {keys[row]}"
         )
 
-    def _send(self, task: Task[None], run: Callable[[], None], slot: int, after: list[Task[Any]]) -> Task[None]:
+    def _send(
+        self, task: Task[None], servers: Iterable[int], send: SendIt, slot: int, after: list[Task[Any]]
+    ) -> Task[None]:
         task.on_end(lambda: self._fabric.space.free(slot))
         self._pushes.append(task)
-        self._tasks.start(task, run, after)
+        self._issued.issue(task, servers, send, after, lane=self._lane)
         return task
 
     def unfinished(self) -> list[Task[None]]:
         """The pushes of this worker that are not acknowledged yet."""
         return [push for push in self._pushes if not push.finished]
+
+    @property
+    def pushes(self) -> int:
+        """How many pushes this worker has sent."""
+        return self._steps
+
+    def traffic(self) -> Traffic:
+        """What this worker has sent to servers on other nodes."""
+        return Traffic()
 
     def settle(self) -> None:
         """Wait until every push of this worker is acknowledged; the error of one that failed is raised."""
@@ -229,20 +277,30 @@ class Table:
         before = [*after, *self._older_pushes()]
         if isinstance(keys, range | slice):
             lo, hi = key_range(self.spec, keys)
-            task: Task[Any] = Task(self._tasks, f'pull of range [{lo}, {hi}) from table "{self.name}"')
+            task: Task[Any] = Task(self._issued, f'pull of range [{lo}, {hi}) from table "{self.name}"')
             if self.spec.kind == "sparse":
-                self._tasks.start(task, lambda: self._scan(task, lo, hi), before)
+                self._when_local(task, bool(self._near.shards), lambda after: self._scan(task, lo, hi, after), before)
                 return task
             assert hi is not None
             rows, stop = self._result(hi - lo, out), hi
-            self._tasks.start(task, lambda: self._pull_range(task, lo, stop, rows, consistent), before)
+            self._issued.when(task, lambda: self._pull_range(task, lo, stop, rows, consistent), before)
             return task
         if not isinstance(keys, Keys):
             keys = self.keys(keys)
         listed, rows = keys, self._result(keys.array.size, out)
-        task = Task(self._tasks, f'pull of {rows.shape[0]:,} keys from table "{self.name}"')
-        self._tasks.start(task, lambda: self._pull_keys(task, listed, rows), before)
+        task = Task(self._issued, f'pull of {rows.shape[0]:,} keys from table "{self.name}"')
+        local = bool(self._near.shards) or not (self._far and self._far.among(keys))
+        self._when_local(task, local, lambda after: self._pull_keys(task, listed, rows, after), before)
         return task
+
+    def _when_local(
+        self, task: Task[Any], local: bool, pull: Callable[[list[Task[Any]]], None], before: list[Task[Any]]
+    ) -> None:
+        """Begin a pull: what loads from this node waits for the tasks before it; else the servers see to that."""
+        if local:
+            self._issued.when(task, lambda: pull([]), before)
+        else:
+            pull(before)
 
     def _result(self, n: int, out: Array | None) -> Array:
         if out is None:
@@ -254,14 +312,16 @@ class Table:
             )
         return out.reshape(n, self.spec.width)
 
-    def _pull_keys(self, task: Task[Any], keys: Keys, out: Array) -> None:
+    def _pull_keys(self, task: Task[Any], keys: Keys, out: Array, after: list[Task[Any]]) -> None:
         if self._near.shards:
             self._near.gather(keys.array, out.reshape(-1))
 
         def finish() -> None:
             task.finish(out.reshape(self._shape(out.shape[0])))
 
-        if not (self._far and self._far.pull_keys(task, keys, out, finish)):
+        if self._far and self._far.among(keys):
+            self._far.pull_keys(task, keys, out, after, finish)
+        else:
             finish()
 
     def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
@@ -295,7 +355,7 @@ class Table:
         what = f'shard {shard} of table "{self.name}" to be at rest'
         self._fabric.wait(lambda: self._near.copy_at_rest(shard, row, cells), what)
 
-    def _scan(self, task: Task[Any], lo: int, hi: int | None) -> None:
+    def _scan(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
         found = [self._near.scan(shard, lo, hi) for shard in sorted(self._near.shards)]
 
         def finish() -> None:
@@ -305,6 +365,6 @@ class Table:
             task.finish((keys[order], values[order].reshape(self._shape(keys.size))))
 
         if self._far:
-            self._far.scan(task, lo, hi, found, finish)
+            self._far.scan(task, lo, hi, found, after, finish)
         else:
             finish()

@@ -1,6 +1,6 @@
 """The worker's role: the tables, and a loop that feeds an algorithm with batches and reports what came of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,15 +8,28 @@ import numpy as np
 from mpips.dataserver.batch import Batch
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
-from mpips.messages import Begin, WorkDone, Workload
+from mpips.fabric.meter import Meter
+from mpips.messages import (
+    Begin,
+    Finished,
+    Load,
+    Report,
+    SetDelay,
+    Sum,
+    SumReply,
+    Traffic,
+    WorkDone,
+    Workload,
+)
 from mpips.metrics import BINS, pack
 from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
+from mpips.tasks import Issued, Task, TaskRefused
+from mpips.tasks.calls import call
 from mpips.worker.batches import Batches
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.table import NonFiniteError, Table
-from mpips.worker.task import TaskRefused, Tasks
 
 
 class TrainingError(Error, RuntimeError):
@@ -39,30 +52,41 @@ class Worker:
     Attributes
     ----------
     rank : its rank.
-    index, count : its number among the workers, and how many there are.
+    group : the name of its group of workers.
+    index, count : its number in the group, and how many the group has.
     tables : the job's tables by name.
     """
 
-    def __init__(self, fabric: Fabric, view: View, delay: int | None) -> None:
+    def __init__(self, fabric: Fabric, view: View, issued: Issued, delay: int | None) -> None:
         self.rank = fabric.rank
-        self.index = view.workers.index(fabric.rank)
-        self.count = len(view.workers)
+        self.group = view.group_of(fabric.rank)
+        self.index = view.groups[self.group].index(fabric.rank)
+        self.count = len(view.groups[self.group])
         self.tables: dict[str, Table] = {}
         self._fabric = fabric
         self._view = view
         self._delay = delay
-        self._tasks = Tasks(fabric)
+        self._issued = issued
         self._batches = Batches(fabric, view.scheduler)
         self._begun = False
+        self._sums = 0
+        self._meter = Meter(fabric)
         fabric.on(Begin, self._begin)
+        fabric.on(SetDelay, self._set_delay)
+        fabric.background.append(self._report_load)
 
     def _begin(self, source: int, message: Begin) -> None:
         ring = Ring(self._view.servers, self._view.nodes)
         offsets = header_offsets(message.tables)
         for index, spec in enumerate(message.tables):
             heads = [ring.head(spec.name, shard) for shard in range(spec.shards)]
-            self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._tasks, self._delay)
+            self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._issued, self._delay)
         self._begun = True
+        self._meter.begin()
+
+    def _set_delay(self, source: int, message: SetDelay) -> None:
+        for table in self.tables.values():
+            table.delay = message.delay
 
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do."""
@@ -82,6 +106,65 @@ class Worker:
     def idle(self, until: Callable[[], bool], what: str = "its program", timeout: float | None = None) -> None:
         """Do nothing, but answer, until a condition holds; it is looked at now and then."""
         self._fabric.wait(until, what, timeout=timeout)
+
+    def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:
+        """Have every rank of a group run a registered function (`mpips.function`); the replies in order of rank.
+
+        Parameters
+        ----------
+        group : "workers", "servers", "data_servers", "spares", or a worker group's name.
+        argument : anything that msgpack can hold.
+        after : tasks of this worker that must be finished before.
+
+        Raises
+        ------
+        KeyError
+            when there is no such group.
+        """
+        return call(self._issued, self._view.group(group), function, argument, after)
+
+    def sum(self, *values: float) -> Task[list[float]]:
+        """Add numbers up over the workers of the group: every worker's n-th call belongs to the same sum.
+
+        Returns
+        -------
+        Task
+            whose result is the sums, the same to the bit on every worker.
+        """
+        self._sums += 1
+        number = self._sums
+        task: Task[list[float]] = Task(self._issued, f"sum {number} over the workers of the group {self.group}")
+
+        def send(time: int, after: list[int]) -> None:
+            self._fabric.send(self._view.scheduler, Sum(time, number, [float(value) for value in values]))
+
+        def replied(source: int, message: SumReply) -> None:
+            if self._issued.received(task, source):
+                task.finish(message.values)
+
+        self._issued.issue(task, [self._view.scheduler], send, (), replied)
+        return task
+
+    def report(self, **figures: float) -> None:
+        """Tell the log of the run, and the result, how far the program has come: ``objective=…``, or any other name.
+
+        With ``delay = "auto"`` the scheduler chooses the delay by how fast the objective falls.
+        """
+        self._fabric.send(self._view.scheduler, Report({name: float(value) for name, value in figures.items()}))
+
+    def finish(self, result: Any) -> None:
+        """The program has returned: tell the scheduler."""
+        self._fabric.send(self._view.scheduler, Finished(result, self._meter.idle, self._traffic()))
+
+    def _report_load(self) -> bool:
+        share = self._meter.reading()
+        if share is not None and self._begun:
+            pushes = sum(table.pushes for table in self.tables.values())
+            self._fabric.send(self._view.scheduler, Load(share, pushes, self._fabric.space.used, self._traffic()))
+        return False
+
+    def _traffic(self) -> Traffic:
+        return Traffic.total(table.traffic() for table in self.tables.values())
 
     def settle(self) -> None:
         """Wait until every push of this worker is acknowledged."""

@@ -47,7 +47,7 @@ def live(place):
     def life(plan):
         nodes = nodes_of(place)
         fabric = MpiFabric(nodes, 4 * MB)
-        outcome = Rank(fabric, assign(nodes, plan.roles), plan).live()
+        outcome = Rank(fabric, assign(nodes, plan.roles, plan.others), plan).live()
         assert fabric.close()
         return outcome
 

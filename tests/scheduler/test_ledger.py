@@ -3,10 +3,11 @@
 import json
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpips.scheduler.ledger import Batches, Ledger
+from mpips.scheduler.ledger import Batches, Ledger, Rounds
 
 BATCHES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=1, max_size=3)
 
@@ -14,8 +15,8 @@ BATCHES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=1,
 class Course:
     """Workers that take workloads and finish them in any order; what was trained and evaluated, and when."""
 
-    def __init__(self, batches, passes, every, seed, workers):
-        self.sizes, self.settings = batches, (passes, every, seed, workers)
+    def __init__(self, batches, passes, every, seed, workers, delay=None):
+        self.sizes, self.settings, self.delay = batches, (passes, every, seed, workers), delay
         self.ledger = self.make(batches)
         self.out = []
         self.trained = Counter()
@@ -26,13 +27,15 @@ class Course:
         self.ranks = [first_rank + i for i in range(len(batches))]
         passes, every, seed, workers = self.settings
         data = [Batches(rank, train, test) for rank, (train, test) in zip(self.ranks, batches, strict=True)]
-        return Ledger(data, passes, every, seed, workers, progress)
+        return Ledger(data, passes, every, seed, workers, self.delay, progress)
 
     def take(self):
-        workload = self.ledger.next(1)
+        workload = self.ledger.next()
         if workload is not None:
             if workload.train:
                 assert not self.ledger.evaluating
+                unfinished = sum(len(other.batches) for other in self.out)
+                assert self.delay is None or unfinished + len(workload.batches) <= self.delay + 1
                 assert not any(not other.train for other in self.out)
             else:
                 assert not any(other.train for other in self.out)  # an evaluation waits for every push
@@ -85,6 +88,7 @@ SETTINGS = {
     "every": st.integers(0, 3),
     "seed": st.integers(0, 9),
     "workers": st.integers(1, 5),
+    "delay": st.none() | st.integers(0, 20),
     "steps": st.lists(st.integers(0, 50), max_size=300),
 }
 
@@ -92,9 +96,9 @@ SETTINGS = {
 @settings(max_examples=150)
 @given(**SETTINGS)
 def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(
-    batches, passes, every, seed, workers, steps
+    batches, passes, every, seed, workers, delay, steps
 ):
-    course = Course(batches, passes, every, seed, workers)
+    course = Course(batches, passes, every, seed, workers, delay)
     for step in steps:
         if step % 2 or not course.out:
             course.take()
@@ -108,9 +112,9 @@ def test_every_batch_is_trained_once_an_epoch_and_evaluated_when_it_should_be(
 @settings(max_examples=300)
 @given(**SETTINGS)
 def test_a_restart_at_any_moment_neither_loses_nor_repeats_a_finished_workload(
-    batches, passes, every, seed, workers, steps
+    batches, passes, every, seed, workers, delay, steps
 ):
-    course = Course(batches, passes, every, seed, workers)
+    course = Course(batches, passes, every, seed, workers, delay)
     for step in steps:
         if step == 0:
             course.restart()
@@ -155,7 +159,7 @@ def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_it
     def order(seed):
         ledger = Ledger([Batches(1, 40, 0)], 2, 0, seed, 1)
         taken = []
-        while (workload := ledger.next(1)) is not None:
+        while (workload := ledger.next()) is not None:
             taken.append((workload.epoch, workload.batches))
             ledger.done(workload.number)
         return taken
@@ -167,13 +171,54 @@ def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_it
     ]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_order_of_batches_depends_on_neither_workers_nor_delay(workers):
+    def order(workers, delay):
+        ledger = Ledger([Batches(1, 40, 0)], 1, 0, 5, workers, delay)
+        taken = []
+        while (workload := ledger.next()) is not None:
+            taken += workload.batches
+            ledger.done(workload.number)
+        return taken
+
+    assert order(workers, 0) == order(2, None) == order(1, 7)
+
+
+def test_without_delay_one_batch_is_out_at_a_time_and_a_larger_delay_takes_effect_at_once():
+    ledger = Ledger([Batches(1, 40, 0)], 1, 0, 0, 2, 0)
+    first = ledger.next()
+    assert len(first.batches) == 1
+    assert ledger.next() is None
+    ledger.delay = 4
+    assert sum(len(ledger.next().batches) for _ in range(4)) == 4
+    assert ledger.next() is None
+    ledger.done(first.number)
+    assert len(ledger.next().batches) == 1
+
+
+def test_rounds_hand_out_every_test_batch_again_and_again():
+    rounds = Rounds([Batches(1, 5, 3), Batches(2, 0, 2), Batches(4, 7, 0)])
+    for number in (1, 2, 3):
+        out = []
+        while (workload := rounds.next()) is not None:
+            assert not workload.train
+            assert workload.epoch == number
+            out.append(workload)
+        assert {(w.data_server, b) for w in out for b in w.batches} == {(1, 5), (1, 6), (1, 7), (2, 0), (2, 1)}
+        for workload in out:
+            assert not rounds.stage_is_done(workload)
+            assert rounds.done(workload.number) == workload
+        assert rounds.stage_is_done(workload)
+    assert Rounds([Batches(1, 5, 0)]).next() is None
+
+
 def test_a_worker_gets_about_eight_workloads_an_epoch_of_at_most_sixty_four_batches():
-    assert len(Ledger([Batches(1, 160, 0)], 1, 0, 0, 2).next(1).batches) == 10
-    assert len(Ledger([Batches(1, 100_000, 0)], 1, 0, 0, 2).next(1).batches) == 64
-    assert len(Ledger([Batches(1, 3, 0)], 1, 0, 0, 2).next(1).batches) == 1
+    assert len(Ledger([Batches(1, 160, 0)], 1, 0, 0, 2).next().batches) == 10
+    assert len(Ledger([Batches(1, 100_000, 0)], 1, 0, 0, 2).next().batches) == 64
+    assert len(Ledger([Batches(1, 3, 0)], 1, 0, 0, 2).next().batches) == 1
 
 
 def test_progress_is_json():
     ledger = Ledger([Batches(1, 10, 2)], 2, 1, 0, 2)
-    ledger.done(ledger.next(1).number)
+    ledger.done(ledger.next().number)
     assert json.loads(json.dumps(ledger.progress())) == ledger.progress()

@@ -18,7 +18,7 @@ from mpips.scheduler.scheduler import (
     Scheduler,
     Send,
 )
-from mpips.scheduler.tally import PROGRESS_SECONDS
+from mpips.scheduler.tally import LONGEST_REPORT, SHORTEST_REPORT
 from mpips.scheduler.view import Roles, assign
 from tests.simulated import table
 
@@ -225,9 +225,9 @@ def test_the_job_ends_when_every_program_has_returned_with_a_last_checkpoint():
     assert sent(job.last) == dict.fromkeys(SERVERS, m.Measure(2))
     assert sent(job.hear(5, m.WorkRequest())) == {5: m.NoMoreWork()}
     for worker in WORKERS:
-        assert end(job.hear(worker, m.Finished(f"result {worker}"))) is None
-    job.hear(1, m.Measured(2, {"w": 30, "other": 1}))
-    effects = job.hear(2, m.Measured(2, {"w": 12, "other": 1}))
+        assert end(job.hear(worker, m.Finished(f"result {worker}", 0.1, m.Traffic()))) is None
+    job.hear(1, m.Measured(2, {"w": 30, "other": 1}, m.Traffic()))
+    effects = job.hear(2, m.Measured(2, {"w": 12, "other": 1}, m.Traffic()))
     assert logged(effects, "evaluation")[0]["nonzeros"] == 42
     assert asked_to_save(effects, 1)
     complete = job.save_all(1)
@@ -267,19 +267,34 @@ def test_a_worker_waits_while_an_evaluation_is_held_back_and_is_fed_when_it_is_o
     assert given[4].epoch == 1
 
 
-def test_progress_is_reported_once_a_second_with_what_the_servers_say():
-    job = Job()
+def test_progress_is_reported_with_what_servers_and_workers_say():
+    job = Job(delay=3)
     job.come_up()
-    job.hear(1, m.Load(0.25, 10, 1000))
-    job.hear(2, m.Load(0.5, 10, 500))
+    job.hear(1, m.Load(0.25, 10, 1000, m.Traffic(100, 30, {"zeros": 70})))
+    job.hear(2, m.Load(0.5, 10, 500, m.Traffic(50, 20, {"zeros": 20, "kkt": 10})))
+    job.hear(4, m.Load(0.75, 10, 500, m.Traffic(7, 5, {"kkt": 2})))
     workload = sent(job.hear(4, m.WorkRequest()))[4]
     job.hear(4, m.WorkDone(workload.number, 12, 6.0, b""))
-    assert logged(job.tick(PROGRESS_SECONDS / 2), "progress") == []
-    report = logged(job.tick(PROGRESS_SECONDS / 2), "progress")[0]
-    assert report["examples_per_second"] == pytest.approx(12 / PROGRESS_SECONDS)
+    assert logged(job.tick(SHORTEST_REPORT / 2), "progress") == []
+    report = logged(job.tick(SHORTEST_REPORT / 2), "progress")[0]
+    assert report["examples_per_second"] == pytest.approx(12 / SHORTEST_REPORT)
+    assert (report["delay"], report["idle"], report["sent"]) == (3, 0.25, {"workers": 5, "servers": 50})
     assert report["servers"] == {"1": 0.25, "2": 0.5}
     assert (report["bytes"], report["loss"], report["epoch"], report["epochs"]) == (1500, 0.5, 1, 2)
     assert report["share"] == pytest.approx(12 / 120)
+
+
+def test_progress_is_reported_often_at_first_and_once_a_second_in_the_long_run():
+    job = Job()
+    job.come_up()
+    times = []
+    while job.now < 100.0:
+        if logged(job.tick(0.01), "progress"):
+            times.append(job.now)
+    pauses = np.diff(times)
+    assert pauses[0] == pytest.approx(SHORTEST_REPORT, abs=0.02)
+    assert pauses[-1] == pytest.approx(LONGEST_REPORT, abs=0.02)
+    assert len(times) < 160
 
 
 # --- checkpoints ---
@@ -342,7 +357,7 @@ def test_a_finished_job_whose_last_checkpoint_succeeds_at_the_second_try_is_fini
     job = Job(data=None)
     job.come_up()
     for worker in WORKERS:
-        job.hear(worker, m.Finished(None))
+        job.hear(worker, m.Finished(None, 0.1, m.Traffic()))
     job.save_all(1, error="no space left")
     assert asked_to_save(job.tick(1.5), 2)
     job.save_all(2)
@@ -457,7 +472,7 @@ def test_a_server_that_dies_while_the_last_checkpoint_is_written_ends_the_job_as
     job = Job(data=None)
     job.come_up()
     for worker in WORKERS:
-        effects = job.hear(worker, m.Finished(None))
+        effects = job.hear(worker, m.Finished(None, 0.1, m.Traffic()))
     assert asked_to_save(effects, 1)
     job.scheduler.lost(2, job.now)
     assert end(job.effects()) == ("failed", "rank 2 (server on host) died")
@@ -468,7 +483,7 @@ def test_a_worker_that_dies_while_the_last_checkpoint_is_written_does_not_spoil_
     job = Job(data=None)
     job.come_up()
     for worker in WORKERS:
-        job.hear(worker, m.Finished(None))
+        job.hear(worker, m.Finished(None, 0.1, m.Traffic()))
     job.scheduler.lost(4, job.now)
     assert end(job.effects()) is None
     job.save_all(1)
@@ -508,14 +523,14 @@ def test_a_job_always_ends_when_asked_whatever_has_happened_before(rng):
             elif kind == 4:
                 effects = job.hear(server, m.Saved(int(rng.integers(1, 4)), "full" if rng.random() < 0.3 else None))
             elif kind == 5:
-                effects = job.hear(server, m.Measured(int(rng.integers(1, 3)), {"w": 1}))
+                effects = job.hear(server, m.Measured(int(rng.integers(1, 3)), {"w": 1}, m.Traffic()))
             elif kind == 6 and rng.random() < 0.1:
                 effects = job.hear(worker, m.Failed("something"))
             elif kind == 7 and rng.random() < 0.1:
                 job.scheduler.lost(int(rng.integers(1, 7)), job.now)
                 effects = job.effects()
             else:
-                effects = job.hear(worker, m.Finished(None)) if rng.random() < 0.1 else []
+                effects = job.hear(worker, m.Finished(None, 0.1, m.Traffic())) if rng.random() < 0.1 else []
             given |= {
                 e.message.number: e.message
                 for e in effects

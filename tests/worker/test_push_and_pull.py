@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from mpips.fabric import ArenaFull, Deadline, PeerLost
-from mpips.messages import PushKeys
+from mpips.messages import Push
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
+from mpips.tasks import TaskRefused
 from mpips.worker.table import KeyRangeError, NonFiniteError
-from mpips.worker.task import TaskRefused
 from tests.simulated import PLACES, SLOW, SimulatedJob, program_plan, run, table
 
 ROWS = 30_000
@@ -423,12 +423,12 @@ def test_a_push_that_is_sent_twice_is_applied_once():
 
         def twice(dest, message):
             send(dest, message)
-            if isinstance(message, PushKeys) and not replies:
+            if isinstance(message, Push) and not replies:
                 replies.append(message)
                 send(dest, message)
 
         worker._fabric.send = twice
-        open_tasks = worker._tasks._open
+        open_tasks = worker._issued._open
         task = w.push([3], [1.0])
         kept = dict(open_tasks)
         task.wait()

@@ -1,0 +1,64 @@
+"""Key lists of several workers to one: the union of their keys, the sums of their values."""
+
+import numpy as np
+from numba import njit
+
+from mpips.kernels.partition import shard_of
+
+
+@njit(nogil=True, cache=True)
+def merge_sum(keys_a, values_a, keys_b, values_b, bits):
+    """Merge two key lists; a key of both gets the sum of its values, ``a + b``.
+
+    Parameters
+    ----------
+    keys_a, keys_b : (n,) and (m,) uint64, unique; ascending when `bits` is 0, else by shard and, within a shard,
+        ascending, as `partition.group` leaves them.
+    values_a, values_b : (n, width) and (m, width), of one float type.
+    bits : of a sparse table, log2 of its shards; 0 for a dense one.
+
+    Returns
+    -------
+    keys : (k,) uint64, the union in the same order.
+    values : (k, width).
+    """
+    n, m, width = keys_a.size, keys_b.size, values_a.shape[1]
+    shards_a, shards_b = _shards(keys_a, bits), _shards(keys_b, bits)
+    keys = np.empty(n + m, np.uint64)
+    values = np.empty((n + m, width), values_a.dtype)
+    i, j, k = 0, 0, 0
+    while i < n and j < m:
+        # which list comes next can't be predicted, so nothing here is a jump, at least for one value a key
+        a, b = keys_a[i], keys_b[j]
+        shard_a, shard_b = shards_a[i], shards_b[j]
+        from_a = (shard_a < shard_b) | ((shard_a == shard_b) & (a <= b))
+        from_b = (shard_b < shard_a) | ((shard_a == shard_b) & (b <= a))
+        keys[k] = a if from_a else b
+        values[k, 0] = _sum(values_a[i, 0], from_a, values_b[j, 0], from_b)
+        for c in range(1, width):
+            values[k, c] = _sum(values_a[i, c], from_a, values_b[j, c], from_b)
+        i += from_a
+        j += from_b
+        k += 1
+    end = k + n - i
+    keys[k:end], values[k:end] = keys_a[i:], values_a[i:]
+    k, end = end, end + m - j
+    keys[k:end], values[k:end] = keys_b[j:], values_b[j:]
+    return keys[:end], values[:end]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _sum(x, with_x, y, with_y):
+    """x + y, either, or nothing, which is -0.0: x + -0.0 is x to the bit, while -0.0 + 0.0 would be 0.0."""
+    nothing = type(x)(-0.0)
+    return (x if with_x else nothing) + (y if with_y else nothing)
+
+
+@njit(nogil=True, cache=True)
+def _shards(keys, bits):
+    """The shard of every key, (n,) int32; all 0 when `bits` is."""
+    shards = np.zeros(keys.size, np.int32)
+    if bits > 0:
+        for i in range(keys.size):
+            shards[i] = shard_of(keys[i], False, bits)
+    return shards

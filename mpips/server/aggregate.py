@@ -1,0 +1,124 @@
+"""Aggregation of one table on one server: an update is applied when all workers' pushes of a step are in. Pure.
+
+A step is the number of a worker's push to the table. The pushes of a step are summed in a fixed order of workers, so
+that the result is the same to the bit whatever the order of arrival.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpips.errors import Error
+from mpips.kernels.merge import merge_sum
+from mpips.table import TableSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class AggregateError(Error, ValueError):
+    """A push that can't be summed with those of the other workers."""
+
+
+class Part(NamedTuple):
+    """One worker's push, as far as it belongs to this server.
+
+    Parameters
+    ----------
+    lo, hi : the positions that it covers, ``[lo, hi)``.
+    keys : (n,) uint64, unique, in the order in which a push has them: ascending in a dense table, by shard and then
+        ascending in a sparse one; may be empty. None: every row of ``[lo, hi)``.
+    values : (n, push_width) of the table's dtype; only read, and like `keys` valid until `done` is called.
+    done : called with None when the update is applied, or with why it was refused; never when a repetition took the
+        part's place.
+    """
+
+    lo: int
+    hi: int
+    keys: Array | None
+    values: Array
+    done: Callable[[Error | None], None]
+
+    def __str__(self) -> str:
+        return f"{'rows' if self.keys is None else 'a list of keys'} of [{self.lo}, {self.hi})"
+
+
+class Aggregate:
+    """Parts go in by `add`; a step of which every worker's part is in is applied at once, and over.
+
+    Pushes that are applied already are not known here: the clock tells them apart.
+
+    Parameters
+    ----------
+    spec : the table.
+    workers : whose pushes make a step, in the order in which they are summed.
+    apply : called with (lo, hi, keys or None, values) of a sum, applies it by the table's update rule; an
+        `mpips.Error` that it raises goes to every part's `done`.
+    """
+
+    def __init__(
+        self, spec: TableSpec, workers: Sequence[int], apply: Callable[[int, int, Array | None, Array], None]
+    ) -> None:
+        self._spec = spec
+        self._workers = dict.fromkeys(workers)  # in their order, and quick to look up among a thousand
+        self._apply = apply
+        self._pending: dict[int, dict[int, Part]] = {}
+        no_keys, no_rows = np.empty(0, np.uint64), np.empty((0, spec.width), spec.dtype)
+        # compiled, or loaded, before the first step has to wait for it
+        merge_sum(no_keys, no_rows, no_keys, no_rows, 0)
+
+    def add(self, worker: int, step: int, part: Part) -> None:
+        """Take in a worker's part of a step, which replaces one of the same worker and step.
+
+        Raises
+        ------
+        AggregateError
+            for a worker that is not one of this table's, or a part that covers something else than those of the other
+            workers; nothing is changed.
+        """
+        if worker not in self._workers:
+            raise AggregateError(
+                f'table "{self._spec.name}": the push of worker {worker} in step {step} has no place in a sum over '
+                f"the workers {', '.join(map(str, self._workers))}"
+            )
+        parts = self._pending.setdefault(step, {})
+        other = next((other for other in parts if other != worker), None)  # the others agree with one another
+        known = part if other is None else parts[other]
+        if (known.lo, known.hi, known.keys is None) != (part.lo, part.hi, part.keys is None):
+            raise AggregateError(
+                f'table "{self._spec.name}": in step {step} worker {worker} pushed {part}, but worker {other} '
+                f"{known}; pushes that are summed must cover the same"
+            )
+        parts[worker] = part
+        if len(parts) == len(self._workers):
+            del self._pending[step]
+            self._finish([parts[worker] for worker in self._workers])
+
+    def _finish(self, parts: list[Part]) -> None:
+        error = None
+        try:
+            self._apply(parts[0].lo, parts[0].hi, *self._sum(parts))
+        except Error as problem:
+            error = problem
+        for part in parts:
+            part.done(error)
+
+    def _sum(self, parts: list[Part]) -> tuple[Array | None, Array]:
+        """Keys, or None, and values of ``((a + b) + c) + …``."""
+        keys, values = parts[0].keys, parts[0].values
+        bits = self._spec.shard_bits if self._spec.kind == "sparse" else 0
+        for part in parts[1:]:
+            if keys is not None:
+                keys, values = merge_sum(keys, values, part.keys, part.values, bits)
+            elif values is parts[0].values:
+                values = values + part.values
+            else:
+                values += part.values
+        return keys, values
+
+    def waiting(self) -> dict[int, list[int]]:
+        """The workers whose parts are missing, by step."""
+        return {
+            step: [worker for worker in self._workers if worker not in parts]
+            for step, parts in sorted(self._pending.items())
+        }

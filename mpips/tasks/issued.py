@@ -1,0 +1,166 @@
+"""The tasks that a rank has issued: numbers them, sends each when its time has come, takes the replies.
+
+A dependency is honoured by the receiver where it can be: when every rank that a task goes to was also asked to do the
+tasks before it, their times are sent along, and it is sent at once. Else the caller holds it back.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from mpips.fabric import ArenaFull, Fabric
+from mpips.messages import CallReply, PullReply, PushReply, Refused, ShardsReply, SumReply
+from mpips.tasks.lane import Lane
+from mpips.tasks.task import Task, TaskRefused, UnknownTask
+
+T = TypeVar("T")
+Answer = PullReply | ShardsReply | CallReply | SumReply
+SendIt = Callable[[int, list[int]], None]  # of time, and the times that it comes after
+
+
+class Issued:
+    """One for each rank that issues tasks."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self._time = 0
+        self._open: dict[int, Task[Any]] = {}
+        fabric.on(PushReply, self._replied)
+        for kind in (PullReply, ShardsReply, CallReply, SumReply):
+            fabric.on(kind, self._answered)
+        fabric.on(Refused, self._refused)
+
+    def known(self, tasks: Iterable[Any]) -> list[Task[Any]]:
+        """These tasks, if they are tasks of this rank.
+
+        Raises
+        ------
+        UnknownTask
+            when one of them is not.
+        """
+        listed = list(tasks)
+        for task in listed:
+            if not isinstance(task, Task) or task._issued is not self:
+                raise UnknownTask(f"rank {self.fabric.rank} has issued no such task to come after: {task!r}")
+        return listed
+
+    def when(self, task: Task[Any], run: Callable[[], None], after: Iterable[Task[Any]]) -> None:
+        """Call `run` once every task of `after` is finished; a predecessor's error becomes the task's own."""
+        task.before = self.known(after)
+
+        def attempt() -> None:
+            for other in task.before:
+                if not other.finished:
+                    other.on_end(attempt)
+                    return
+            error = next((other.error for other in task.before if other.error is not None), None)
+            if error is not None:
+                task.finish(None, error)
+            else:
+                task.sent = True
+                run()
+
+        attempt()
+
+    def issue(
+        self,
+        task: Task[Any],
+        peers: Iterable[int],
+        send: SendIt,
+        after: Iterable[Task[Any]] = (),
+        on_reply: Callable[[int, Any], None] | None = None,
+        lane: Lane | None = None,
+    ) -> None:
+        """Send a task to its peers, once what it comes after is finished, or the peers can see to that.
+
+        Parameters
+        ----------
+        send : sends the messages, given the task's time and the times of the tasks that it comes after.
+        on_reply : takes each peer's reply, and calls `received` when it has read it; None: a reply is enough.
+        lane : tasks of one lane are sent in the order in which they were issued.
+        """
+        task.on_reply = on_reply
+        task.before = self.known(after)
+        asked = set(peers)
+        if not task.before and (lane is None or not lane.queue):
+            self._go(task, asked, send)
+            return
+        turn = lane.add(lambda: self._go(task, asked, send)) if lane is not None else None
+
+        def attempt() -> None:
+            for other in task.before:
+                if not other.finished and not (other.time and asked <= other.asked):
+                    other.on_end(attempt)
+                    return
+            task.sent = True
+            if turn is not None:
+                turn.come()
+            else:
+                self._go(task, asked, send)
+
+        attempt()
+
+    def _go(self, task: Task[Any], asked: set[int], send: SendIt) -> None:
+        error = next((other.error for other in task.before if other.error is not None), None)
+        if error is not None:
+            task.finish(None, error)
+            return
+        self._time += 1
+        task.time, task.sent, task.asked, task.peers = self._time, True, asked, set(asked)
+        self._open[task.time] = task
+        send(task.time, [other.time for other in task.before if not other.finished])
+
+    def room(self, size: int) -> int:
+        """Offset of `size` bytes in the own arena; waits for tasks to end while it is full.
+
+        Raises
+        ------
+        ArenaFull
+            when it would be too small even if it were empty.
+        """
+        space = self.fabric.space
+        try:
+            return space.allocate(size)
+        except ArenaFull:
+            if not self._open:
+                raise
+        found: list[int] = []
+
+        def fits() -> bool:
+            try:
+                found.append(space.allocate(size))
+            except ArenaFull:
+                if not self._open:
+                    raise
+                return False
+            return True
+
+        self.fabric.wait(
+            fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values()))
+        )
+        return found[0]
+
+    # --- replies ----------------------------------------------------------------------------------------------------
+
+    def _replied(self, source: int, message: PushReply) -> None:
+        task = self._open[message.time]
+        if self.received(task, source):
+            task.finish(None)
+
+    def _answered(self, source: int, message: Answer) -> None:
+        task = self._open[message.time]
+        assert task.on_reply is not None
+        task.on_reply(source, message)
+
+    def received(self, task: Task[Any], source: int) -> bool:
+        """A peer has answered, and the answer has been read; True when it was the last."""
+        task.peers.discard(source)
+        if task.peers:
+            return False
+        del self._open[task.time]
+        return True
+
+    def _refused(self, source: int, message: Refused) -> None:
+        task = self._open[message.time]
+        task.fail(TaskRefused(f"rank {source} refused task {task.time}, {task.what}: {message.reason}"))
+        if self.received(task, source):
+            task.finish(None)

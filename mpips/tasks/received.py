@@ -1,0 +1,92 @@
+"""The tasks that others have asked of this rank: each is begun once the tasks that it comes after are done here."""
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+from mpips.fabric import Fabric
+from mpips.messages import Refused
+from mpips.tasks.lane import Lane
+
+FAILURES_REMEMBERED = 1024
+
+
+class _Key(NamedTuple):
+    source: int
+    time: int
+
+
+class Received:
+    """One for each rank that takes tasks.
+
+    A task is known by its source and its time; the times of a source only grow, so a time that is not open any more is
+    done.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._open: dict[_Key, list[Callable[[], None]]] = {}
+        self._failed: dict[_Key, str] = {}
+        self._failures: deque[_Key] = deque()
+        self._lanes: dict[Hashable, Lane] = {}
+
+    def take(
+        self, source: int, time: int, after: list[int], run: Callable[[], None], lane: Hashable | None = None
+    ) -> None:
+        """Have `run` called once the tasks of `source` with the times `after` are done here; then call `done`.
+
+        Tasks of one lane are begun in the order in which they came.
+        """
+        key = _Key(source, time)
+        self._open[key] = []
+        if not after and lane is None:
+            run()
+            return
+        queue = self._lanes.get(lane)
+        if not after and (queue is None or not queue.queue):
+            run()
+            return
+        unknown = [other for other in after if other >= time]
+        if unknown:
+            self.refuse(source, time, f"it comes after task {unknown[0]}, which rank {source} has not asked for here")
+            return
+        if lane is not None and queue is None:
+            queue = self._lanes[lane] = Lane()
+        turn = queue.add(lambda: self._begin(key, after, run)) if queue is not None else None
+        begin = turn.come if turn is not None else lambda: self._begin(key, after, run)
+        left = [_Key(source, other) for other in after if _Key(source, other) in self._open]
+        if not left:
+            begin()
+            return
+        missing = [len(left)]
+
+        def one() -> None:
+            missing[0] -= 1
+            if missing[0] == 0:
+                begin()
+
+        for other in left:
+            self._open[other].append(one)
+
+    def _begin(self, key: _Key, after: list[int], run: Callable[[], None]) -> None:
+        for other in after:
+            reason = self._failed.get(_Key(key.source, other))
+            if reason is not None:
+                self.refuse(*key, f"it comes after task {other}, which failed: {reason}")
+                return
+        run()
+
+    def done(self, source: int, time: int) -> None:
+        """The task is done, and replied to; those that come after it may begin."""
+        for then in self._open.pop(_Key(source, time)):
+            then()
+
+    def refuse(self, source: int, time: int, reason: str) -> None:
+        """The task can't be done: say so; those that come after it fail too."""
+        key = _Key(source, time)
+        self._failed[key] = reason
+        self._failures.append(key)
+        if len(self._failures) > FAILURES_REMEMBERED:
+            del self._failed[self._failures.popleft()]
+        self._fabric.send(source, Refused(time, reason))
+        self.done(source, time)

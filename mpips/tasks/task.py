@@ -1,0 +1,213 @@
+"""A task: something asked of another rank. It goes on by itself; its caller asks `done` or `wait`s.
+
+Li et al. 2014, section 3.3: "a task is issued by a remote procedure call … asynchronous: the caller can perform further
+computation immediately"; tasks have subtasks, and come after others.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mpips.errors import Error
+from mpips.fabric.base import TIMEOUT
+
+if TYPE_CHECKING:
+    from mpips.tasks.issued import Issued
+
+T = TypeVar("T")
+
+
+class TaskRefused(Error, RuntimeError):
+    """Another rank would not do a task; the text has its reason."""
+
+
+class TaskCycle(Error, ValueError):
+    """A task would have to wait for itself."""
+
+
+class UnknownTask(Error, LookupError):
+    """A task that comes after something that is not a task of the same rank."""
+
+
+class Task(Generic[T]):
+    """Made by whoever issues it: a push, a pull, a call.
+
+    It is finished when what was asked is done, its reply is here, and its subtasks are finished.
+
+    Attributes
+    ----------
+    time : number of the task, counted by its rank when it is sent; 0 before, and for what needs no message.
+    what : what it is, for messages.
+    asked : the ranks that it was sent to.
+    peers : those of them whose reply is missing.
+    before : tasks that it comes after, as long as it is not sent.
+    sent : whether it is too late for it to come after anything else.
+    """
+
+    __slots__ = (
+        "_done",
+        "_error",
+        "_finished",
+        "_issued",
+        "_on_end",
+        "_result",
+        "_subtasks",
+        "asked",
+        "before",
+        "on_reply",
+        "peers",
+        "sent",
+        "time",
+        "what",
+    )
+
+    def __init__(self, issued: "Issued", what: str) -> None:
+        self.time = 0
+        self.what = what
+        self.asked: set[int] = set()
+        self.peers: set[int] = set()
+        self.before: list[Task[Any]] = []
+        self.sent = False
+        self.on_reply: Callable[[int, Any], None] | None = None
+        self._issued = issued
+        self._subtasks: list[Task[Any]] = []
+        self._result: Any = None
+        self._error: Error | None = None
+        self._done = False
+        self._finished = False
+        self._on_end: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<task {self.time or 'not sent'}, {self.what}{', finished' if self._finished else ''}>"
+
+    # --- for whoever waits ------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the task is finished; never blocks."""
+        if not self._finished:
+            self._issued.fabric.progress()
+        return self._finished
+
+    def wait(self, timeout: float = TIMEOUT) -> T:
+        """The task's result: the pulled values, a function's reply, or None for a push.
+
+        Raises
+        ------
+        Deadline
+            after `timeout` seconds; the text names the task, and the ranks or tasks that are missing.
+        PeerLost
+            when one of those ranks is dead.
+        TaskRefused
+            when one of them would not do it.
+        """
+        if not self._finished:
+            self._issued.fabric.wait(lambda: self._finished, self.missing, lambda: self._missing_peers(), timeout)
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[no-any-return]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the task has ended, as far as is known without looking for messages."""
+        return self._finished
+
+    @property
+    def error(self) -> Error | None:
+        """Why the task failed, if it did."""
+        return self._error
+
+    # --- the graph --------------------------------------------------------------------------------------------------
+
+    def come_after(self, *others: "Task[Any]") -> None:
+        """Have it come after more tasks; possible until it is sent.
+
+        Raises
+        ------
+        TaskCycle
+            when one of them waits for this one.
+        UnknownTask
+            for a task of another rank.
+        RuntimeError
+            when it is sent already.
+        """
+        if self.sent or self._finished:
+            raise RuntimeError(f"{self!r} is sent already: it can't come after anything else")
+        for other in self._issued.known(others):
+            self._refuse_cycle(other, "comes after")
+            self.before.append(other)
+
+    def include(self, *subtasks: "Task[Any]") -> None:
+        """Make these its subtasks: it is not finished before they are, and fails when one does.
+
+        Raises
+        ------
+        TaskCycle, UnknownTask
+            as `come_after`.
+        RuntimeError
+            when it is finished already.
+        """
+        if self._finished:
+            raise RuntimeError(f"{self!r} can't have more subtasks")
+        for subtask in self._issued.known(subtasks):
+            self._refuse_cycle(subtask, "includes")
+            self._subtasks.append(subtask)
+
+    def _refuse_cycle(self, other: "Task[Any]", link: str) -> None:
+        path = next((path for path in other._chains([]) if path[-1] is self), None)
+        if path is not None:
+            names = " → ".join(f"{task.what}" for task in [self, *path])
+            raise TaskCycle(f"{self!r} {link} {other!r}, which waits for it: {names}")
+
+    def _chains(self, path: "list[Task[Any]]") -> "Iterator[list[Task[Any]]]":
+        """Every way from this task to one that it waits for, over tasks that are not finished."""
+        here = [*path, self]
+        yield here
+        for task in (*self.before, *self._subtasks):
+            if not task._finished:
+                yield from task._chains(here)
+
+    def missing(self) -> str:
+        """What the task still needs, for messages."""
+        name = f"task {self.time}, {self.what}"
+        if self.peers:
+            return f"{name}, from rank {', '.join(str(peer) for peer in sorted(self.peers))}"
+        before = next((task for task in self.before if not task._finished), None)
+        if before is not None and not self._done:
+            return f"what {name}, comes after: {before.missing()}"
+        subtask = next((task for task in self._subtasks if not task._finished), None)
+        return f"the subtask of {name}: {subtask.missing()}" if subtask is not None else name
+
+    def _missing_peers(self) -> set[int]:
+        others = [task._missing_peers() for task in (*self.before, *self._subtasks) if not task._finished]
+        return self.peers.union(*others)
+
+    # --- for whoever issues -----------------------------------------------------------------------------------------
+
+    def on_end(self, then: Callable[[], None]) -> None:
+        """Have `then` called when the task ends, which it has not yet."""
+        self._on_end.append(then)
+
+    def fail(self, error: Error) -> None:
+        """Note why the task fails; it ends when all replies are there."""
+        self._error = self._error or error
+
+    def finish(self, result: T, error: Error | None = None) -> None:
+        """What was asked is done; the task ends now, or with the last of its subtasks.
+
+        One that a peer refused ends with that error whatever the others answered.
+        """
+        self._result, self._done = result, True
+        self._error = self._error or error
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        waiting = next((task for task in self._subtasks if not task._finished), None)
+        if waiting is not None:
+            waiting.on_end(self._end_if_over)
+            return
+        if self._subtasks and self._error is None:
+            self._error = next((task._error for task in self._subtasks if task._error is not None), None)
+        self._finished = True
+        self.before.clear()
+        ends, self._on_end = self._on_end, []
+        for then in ends:
+            then()
