@@ -15,8 +15,11 @@ import msgspec
 from mpips import rule
 from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.spec import DataSpec
+from mpips.errors import Error
 from mpips.job_source import JobFileError, JobSource
-from mpips.plan import Memory
+from mpips.algorithms.settings import BlockSettings
+from mpips.plan import Delay, Memory
+from mpips.program import PROGRAMS, WATCH
 from mpips.scheduler.view import Roles
 from mpips.schema import Mistake, mistakes, nearest
 from mpips.table import DType, Kind, TableSpec
@@ -57,6 +60,9 @@ class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     width: Annotated[int, msgspec.Meta(ge=1)] = 1
     dtype: DType = "float32"
     rule: dict[str, Any] = msgspec.field(default_factory=lambda: {"name": "add"})
+    aggregate: bool = False
+    push_filters: list[dict[str, Any]] = []
+    pull_filters: list[dict[str, Any]] = []
 
     def spec(self, name: str, features: int) -> TableSpec:
         """The table, once it is known how many features the data have."""
@@ -67,23 +73,50 @@ class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             width=self.width,
             dtype=self.dtype,
             rule=self.rule,
+            aggregate=self.aggregate,
+            push_filters=self.push_filters,
+            pull_filters=self.pull_filters,
         )
         return rule.fitted(table)
 
 
 class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[algorithm]``: what is trained, into which table, for how long."""
+    """``[algorithm]``: what is trained, into which table, how, for how long.
+
+    `block` is for the solver of this name; see `mpips.algorithms.linear.block.BlockSettings`.
+    """
 
     name: Literal["linear"]
     table: str
+    solver: Literal["online", "block"] = "online"
     passes: Annotated[int, msgspec.Meta(ge=1)] = 1
     evaluate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+    block: BlockSettings | None = None
+
+
+class GroupSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[groups.NAME]``: more workers, that run another program over the same tables.
+
+    The program is "watch", which evaluates the live model, or a function of the job's Python file.
+    """
+
+    workers: Annotated[int, msgspec.Meta(ge=1)] = 1
+    program: str
 
 
 class ConsistencySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[consistency]``: pushes that a worker may have in flight when it pulls again; 0 is sequential."""
+    """``[consistency]``: iterations that may be unfinished when the next begins: 0 is sequential, "eventual" any number,
+    "auto" the scheduler's choice.
+    """
 
-    delay: Annotated[int, msgspec.Meta(ge=0)] = 0
+    delay: Annotated[int, msgspec.Meta(ge=0)] | Literal["auto", "eventual"] = "auto"
+
+    @property
+    def bound(self) -> Delay:
+        """The same as a plan has it."""
+        if self.delay == "eventual":
+            return None
+        return self.delay
 
 
 class MemorySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +146,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: DataSpec
     tables: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], TableSection]
     algorithm: AlgorithmSection
+    groups: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], GroupSection] = {}
     consistency: ConsistencySection = ConsistencySection()
     checkpoint: CheckpointSpec = CheckpointSpec()
     memory: MemorySection = MemorySection()
@@ -187,12 +221,28 @@ def _hook(kind: type, value: Any) -> Any:
 
 
 def _names(content: dict[str, Any]) -> Iterator[Mistake]:
-    """Names that must be those of something else in the file."""
+    """Names that must be those of something else in the file, and what a solver asks of its table."""
     tables, algorithm = content.get("tables"), content.get("algorithm")
-    if isinstance(tables, dict) and isinstance(algorithm, dict):
-        table = algorithm.get("table")
-        if isinstance(table, str) and table not in tables:
-            yield Mistake(("algorithm", "table"), f'there is no table "{table}"; {nearest(table, tables)}')
+    if not isinstance(tables, dict) or not isinstance(algorithm, dict):
+        return
+    table = algorithm.get("table")
+    if isinstance(table, str) and table not in tables:
+        yield Mistake(("algorithm", "table"), f'there is no table "{table}"; {nearest(table, tables)}')
+    section = tables.get(table) if isinstance(table, str) else None
+    if not isinstance(table, str) or not isinstance(section, dict):
+        return
+    rule_name = section["rule"].get("name") if isinstance(section.get("rule"), dict) else "add"
+    if algorithm.get("solver") == "block":
+        if rule_name != "proximal":
+            yield Mistake(("tables", table, "rule"), f'the solver "block" needs the rule "proximal", got "{rule_name}"')
+        if not section.get("aggregate"):
+            yield Mistake(("tables", table, "aggregate"), 'the solver "block" needs aggregate = true')
+        if section.get("kind", "dense") != "dense":
+            yield Mistake(("tables", table, "kind"), 'the solver "block" needs a dense table')
+    elif "block" in algorithm:
+        yield Mistake(("algorithm", "block"), 'is for solver = "block"')
+    elif rule_name == "proximal":
+        yield Mistake(("tables", table, "rule"), 'the rule "proximal" is for the solver "block"')
 
 
 def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:
@@ -214,6 +264,27 @@ def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterat
                 rule.make(section["rule"])
             except rule.RuleError as error:
                 yield Mistake(("tables", name, "rule"), str(error))
+        if isinstance(section, dict) and (section.get("push_filters") or section.get("pull_filters")):
+            yield from _filters(name, section)
+    for name, section in content["groups"].items() if isinstance(content.get("groups"), dict) else ():
+        program = section.get("program") if isinstance(section, dict) else None
+        if isinstance(program, str) and program != WATCH and program not in PROGRAMS:
+            yield Mistake(
+                ("groups", name, "program"), f'there is no program "{program}"; {nearest(program, [WATCH, *PROGRAMS])}'
+            )
+
+
+def _filters(name: str, section: dict[str, Any]) -> Iterator[Mistake]:
+    """What is wrong with a table's filters."""
+    from mpips.filters.of_table import check  # it takes numba to know them, and most job files have none
+
+    for direction in ("push", "pull"):
+        key = f"{direction}_filters"
+        try:
+            table = TableSpec(name=name, rows=1, **{key: section.get(key, [])})
+            check(rule.fitted(table), direction)
+        except Error as error:
+            yield Mistake(("tables", name, key), str(error))
 
 
 def _unreadable(base: Path, pattern: str) -> Iterator[str]:

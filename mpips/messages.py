@@ -7,7 +7,7 @@ offset in its sender's arena, and the receiver reads there. Offsets and sizes ar
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -47,7 +47,9 @@ class DictionaryTaken(Message, frozen=True):
 
 
 class DataReady(Message, frozen=True):
-    """Data server → scheduler: my part is read; so many batches and rows, and what a table needs to hold it."""
+    """Data server → scheduler: my part is read; so many batches and rows, what a table needs to hold it, and the key
+    range of each field, if keys are from a dictionary.
+    """
 
     train: int
     test: int
@@ -55,6 +57,7 @@ class DataReady(Message, frozen=True):
     test_rows: int
     skipped: int
     features: int
+    groups: list[tuple[int, int]]
 
 
 class CreateTables(Message, frozen=True):
@@ -71,27 +74,31 @@ class TablesReady(Message, frozen=True):
 
 
 class Begin(Message, frozen=True):
-    """Scheduler → worker: the tables are there; run your program."""
+    """Scheduler → worker: the tables are there; run your program. `groups` are the key ranges of the data's fields."""
 
     tables: list[TableSpec]
+    groups: list[tuple[int, int]]
 
 
 class Traffic(msgspec.Struct, frozen=True, array_like=True):
-    """Bytes to other nodes: as they would be without filters, as sent, and what each filter has saved."""
+    """Bytes to other nodes: as they would be without filters, as sent, and what each filter has saved; and bytes that
+    this rank has read one-sidedly from servers' arenas.
+    """
 
     raw: int = 0
     sent: int = 0
     saved: dict[str, int] = {}
+    fetched: int = 0
 
     @staticmethod
     def total(parts: "Iterable[Traffic]") -> "Traffic":
         """All of it together."""
-        raw, sent, saved = 0, 0, dict[str, int]()
+        raw, sent, fetched, saved = 0, 0, 0, dict[str, int]()
         for part in parts:
-            raw, sent = raw + part.raw, sent + part.sent
+            raw, sent, fetched = raw + part.raw, sent + part.sent, fetched + part.fetched
             for name, count in part.saved.items():
                 saved[name] = saved.get(name, 0) + count
-        return Traffic(raw, sent, saved)
+        return Traffic(raw, sent, saved, fetched)
 
 
 # --- tasks: each has a time, counted by the rank that asks, and the times of the tasks that it comes after ----------
@@ -164,9 +171,12 @@ class PullReply(Message, frozen=True):
 
 
 class KeysWanted(Message, frozen=True):
-    """Server → worker: of task `time` I know the signature of the keys, but not the keys."""
+    """Server → worker: of task `time` I know the signature of the keys, but not the keys: give them to me."""
 
     time: int
+    table: int
+    direction: Literal["push", "request"]
+    signature: int
 
 
 class KeysGiven(Message, frozen=True):

@@ -137,6 +137,13 @@ class Plan:
     text: str = ""
 
     @property
+    def workers_delay(self) -> int | None:
+        """What a worker's tables begin with: where batches are handed out, the scheduler sees to the delay."""
+        if self.data is not None and not self.keeps_rows:
+            return None
+        return 0 if self.delay == "auto" else self.delay
+
+    @property
     def others(self) -> dict[str, int]:
         """Workers of each group besides the main one."""
         return {name: group.workers for name, group in self.groups.items()}

@@ -90,7 +90,7 @@ class Rank:
             if plan.data is not None and fabric.rank in view.data_servers:
                 role = DataServer(fabric, view.data_servers, view.scheduler, plan.data, plan.base, plan.run)
             if fabric.rank in view.workers:
-                role = worker = Worker(fabric, view, issued, None if plan.delay == "auto" else plan.delay)
+                role = worker = Worker(fabric, view, issued, plan.workers_delay)
         except Error as error:
             if fabric.rank == view.scheduler and self._desk is None:
                 self._announce_refusal(str(error))

@@ -195,7 +195,9 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         with every mistake in it.
     """
     from mpips.algorithms import linear
-    from mpips.job import load
+    from mpips.algorithms.settings import BlockSettings
+    from mpips.job import GroupSection, load
+    from mpips.program import PROGRAMS, WATCH
 
     job = load(path, overrides)
     table = job.algorithm.table
@@ -203,8 +205,18 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
     def tables(features: int) -> list[TableSpec]:
         return [section.spec(name, features) for name, section in job.tables.items()]
 
+    def solve(worker: Any) -> None:
+        linear.solve(worker, table, job.algorithm.passes, job.data.seed, job.algorithm.block or BlockSettings())
+
+    def group(section: GroupSection) -> Group:
+        watch = section.program == WATCH
+        return Group(
+            (lambda worker: linear.watch(worker, table)) if watch else PROGRAMS[section.program], section.workers
+        )
+
+    groups = {name: group(section) for name, section in job.groups.items()}
     return Plan(
-        program=lambda worker: linear.train(worker, table),
+        program=solve if job.algorithm.solver == "block" else lambda worker: linear.train(worker, table),
         tables=tables,
         roles=job.roles,
         data=job.data,
@@ -213,7 +225,9 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         evaluate_every=job.algorithm.evaluate_every,
         seed=job.data.seed,
         model=table,
-        delay=job.consistency.delay,
+        delay=job.consistency.bound,
+        groups=groups,
+        keeps_rows=job.algorithm.solver == "block",
         run=job.run_folder,
         saves=True,
         save_every=job.checkpoint.every,

@@ -31,6 +31,8 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     rule : the update rule, ``{"name": …, parameter: value, …}``.
     slots : update-state values that the rule keeps per value.
     inputs : numbers that a push has per value.
+    push_filters, pull_filters : the filters of its pushes and pulls between nodes, ``{"name": …, parameter: value, …}``
+        each, in their order; see `mpips.filters`.
     aggregate : apply the pushes of all workers of the main group together, when each has made its n-th, summed in the
         order of the workers; else each on arrival.
     """
@@ -44,6 +46,8 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 0
     inputs: int = 1
     aggregate: bool = False
+    push_filters: list[dict[str, Any]] = []
+    pull_filters: list[dict[str, Any]] = []
 
     @property
     def itemsize(self) -> int:

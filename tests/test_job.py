@@ -62,7 +62,7 @@ def test_good_file_is_read_with_its_defaults(folder: Path) -> None:
     assert job.roles.workers is None
     assert job.data.files == ("flights.csv", "more*.csv")
     assert job.algorithm.passes == 10
-    assert job.consistency.delay == 0
+    assert job.consistency.delay == "auto"
     assert job.base == folder
     assert job.text == GOOD
     assert job.run_folder == folder / "checkpoints" / "x"
@@ -70,9 +70,9 @@ def test_good_file_is_read_with_its_defaults(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_table_takes_its_rows_from_the_data() -> None:
-    table = job_of(GOOD).tables["w"].spec("w", 1234, 2)
+    table = job_of(GOOD).tables["w"].spec("w", 1234)
     assert (table.name, table.rows, table.slots) == ("w", 1234, 2)
-    assert job_of(GOOD, "tables.w.rows=7").tables["w"].spec("w", 1234, 2).rows == 7
+    assert job_of(GOOD, "tables.w.rows=7").tables["w"].spec("w", 1234).rows == 7
 
 
 def test_run_folder_is_relative_to_the_current_folder(folder: Path) -> None:

@@ -1,5 +1,5 @@
 import types
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -44,6 +44,10 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is list:
         return st.lists(values_of(inner[0]), max_size=4)
+    if origin is tuple:
+        return st.tuples(*(values_of(one) for one in inner))
+    if origin is Literal:
+        return st.sampled_from(inner)
     if origin is dict:
         return st.dictionaries(values_of(inner[0]), values_of(inner[1]), max_size=4)
     if origin in (Union, types.UnionType):

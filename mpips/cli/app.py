@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mpips.cli.inspect import inspect
+from mpips.cli.plot import plot
 
 JobFile = Annotated[Path, typer.Argument(help="The job file, such as inputs/flights-lr.toml.", show_default=False)]
 Overrides = Annotated[
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(no_args_is_help=True)(inspect)
+app.command(no_args_is_help=True)(plot)
 
 
 @app.command(no_args_is_help=True)

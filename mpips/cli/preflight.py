@@ -26,13 +26,15 @@ class ArenaError(Error, MemoryError):
 
 def number_of_ranks(job: Job) -> int:
     """The ranks a job takes: what its roles need, or as many as make sense here for the roles left open."""
+    others = sum(group.workers for group in job.groups.values())
     total = job.roles.total()
     if total is not None:
-        return total
+        return total + others
     if "SLURM_NTASKS" in os.environ:
         return int(os.environ["SLURM_NTASKS"])
     roles = job.roles
     least = 1 + (roles.servers or 1) + (roles.data_servers or 0) + (roles.workers or 1) + (roles.spares or 0)
+    least += others
     return max(least, FEWEST_RANKS, min(cores() + 1, DEFAULT_RANKS))
 
 
@@ -44,7 +46,7 @@ def check_roles(job: Job, ranks: int) -> View:
     RolesError
         when there are more roles than ranks.
     """
-    return assign([0] * ranks, job.roles)
+    return assign([0] * ranks, job.roles, {name: group.workers for name, group in job.groups.items()})
 
 
 def check_memory(job: Job, view: View) -> None:

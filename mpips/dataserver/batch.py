@@ -69,6 +69,13 @@ class Batch:
         """Bytes of the batch's blob."""
         return self.nbytes_of(self.labels.size, self.keys.size, self.indices.size, self.values.size)
 
+    def rows(self) -> Rows:
+        """The rows with their keys in place of positions, copied."""
+        numbers = np.arange(len(self))
+        return Rows(
+            self.labels.copy(), numbers, self.indptr.astype(np.int64), self.keys[self.indices], self.values.copy()
+        )
+
     def pack(self, out: NDArray[np.uint8]) -> int:
         """Write the blob to the start of `out` (uint8, contiguous); its number of bytes.
 
@@ -130,3 +137,8 @@ def batch_of(rows: Rows) -> Batch:
     if values.size and bool((values == 1.0).all()):
         values = values[:0]
     return Batch(keys, rows.indptr.astype(np.int32), indices, values, rows.labels)
+
+
+EMPTY = Batch(
+    np.empty(0, np.uint64), np.zeros(1, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32)
+)

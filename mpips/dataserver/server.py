@@ -82,7 +82,7 @@ class DataServer:
             self._prepared = reading.result()
             dictionary = self._prepared.dictionary
             if dictionary is None:
-                self._announce(self._prepared.features)
+                self._announce(self._prepared.features, [])
             elif self._fabric.rank == self._peers[0]:
                 self._merge(self._fabric.rank, dictionary)
             else:
@@ -154,14 +154,14 @@ class DataServer:
 
     def _use(self, dictionary: Dictionary) -> None:
         self._dictionary = dictionary
-        self._announce(dictionary.keys.size)
+        self._announce(dictionary.keys.size, [(lo, hi) for _, lo, hi in dictionary.blocks])
 
-    def _announce(self, features: int) -> None:
+    def _announce(self, features: int, groups: list[tuple[int, int]]) -> None:
         data = self._prepared
         assert data is not None
         self._fabric.send(
             self._scheduler,
-            DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features),
+            DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups),
         )
 
     # --- batches ----------------------------------------------------------------------------------------------------

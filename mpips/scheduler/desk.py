@@ -171,10 +171,11 @@ class Desk:
     def _traffic(self) -> dict[str, Any]:
         """Bytes between nodes: as they would have been without filters, as they were, and what each filter saved."""
         workers, servers = (self.scheduler.tally.sent(self._view.group(role)) for role in ("workers", "servers"))
+        fetched = workers.fetched
         names = sorted({*workers.saved, *servers.saved})
         return {
             "workers": {"raw": workers.raw, "sent": workers.sent},
-            "servers": {"raw": servers.raw, "sent": servers.sent},
+            "servers": {"raw": servers.raw + fetched, "sent": servers.sent + fetched},
             "filters": {name: workers.saved.get(name, 0) + servers.saved.get(name, 0) for name in names},
         }
 

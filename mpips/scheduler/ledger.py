@@ -118,6 +118,11 @@ class Ledger:
             self._out += len(batches)
         return workload
 
+    @property
+    def held_back(self) -> bool:
+        """Whether there is a batch to train on that only the delay keeps from being handed out."""
+        return bool(self._queues) and not self.evaluating and self._most() < 1
+
     def _most(self) -> int:
         """How many batches a workload may have now: with a bound on the delay about two for each worker are out."""
         if self.delay is None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mpips import messages as m
 from mpips.metrics import Evaluation
 from mpips.plan import Plan
+from mpips.scheduler.delays import Delays
 from mpips.scheduler.ledger import Batches, Ledger, Rounds
 from mpips.scheduler.saving import Next, Saving
 from mpips.scheduler.sums import Sums
@@ -75,7 +76,7 @@ class Scheduler:
         self.metrics: dict[str, float] = {}
         self.hellos: dict[int, m.Hello] = {}
         self.tally = Tally()
-        self.delay: int | None = None if plan.delay == "auto" else plan.delay
+        self._delays = Delays(plan, len(view.groups[MAIN]))
         self._view = view
         self._plan = plan
         self._resume = resume
@@ -86,6 +87,7 @@ class Scheduler:
         self._created = False
         self._lost_spares: set[int] = set()
         self._ledger: Ledger | None = None
+        self._passes = 0  # of a solver that keeps its rows
         self._rounds: dict[str, Rounds] = {}
         self._hungry: list[int] = []
         self._sums = Sums(view.groups)
@@ -210,11 +212,11 @@ class Scheduler:
             batches = [Batches(rank, data.train, data.test) for rank, data in sorted(self._data.items())]
             self._ledger = Ledger(
                 batches,
-                self._plan.passes,
+                1 if self._plan.keeps_rows else self._plan.passes,
                 self._plan.evaluate_every,
                 self._plan.seed,
                 len(self._view.groups[MAIN]),
-                self.delay,
+                None if self._plan.keeps_rows else self._delays.delay,
                 self._resume[0].progress if self._resume and not self._plan.keeps_rows else None,
             )
             self._rounds = {name: Rounds(batches) for name in self._view.groups if name != MAIN}
@@ -222,21 +224,24 @@ class Scheduler:
             self._log("note", text=f"resumed from {self._resume[0].path}")
         self.began = True
         self.tally.begin(now)
+        self._delays.begin(now)
         if self._plan.saves:
             self._saving.begin_periods(now)
+        self._log("training")
+        groups = next((data.groups for _, data in sorted(self._data.items())), [])
         for worker in self._view.workers:
-            self._send(worker, m.Begin(self._tables))
+            self._send(worker, m.Begin(self._tables, groups))
 
     # --- work -------------------------------------------------------------------------------------------------------
 
     def _work_request(self, source: int, message: m.WorkRequest, now: float) -> None:
         self._hungry.append(source)
-        self._feed()
+        self._feed(now)
 
-    def _feed(self) -> None:
+    def _feed(self, now: float) -> None:
         if self._ledger is None or self._ending is not None:
             return
-        still_hungry = []
+        still_hungry: list[int] = []
         for worker in self._hungry:
             group = self._view.group_of(worker)
             workload = self._ledger.next() if group == MAIN else self._rounds[group].next()
@@ -247,23 +252,25 @@ class Scheduler:
             else:
                 still_hungry.append(worker)
         self._hungry = still_hungry
+        self._delays.held(len(still_hungry) if self._ledger.held_back else 0, now)
 
     def _work_done(self, source: int, message: m.WorkDone, now: float) -> None:
         if self._ledger is None:
             return
         group = self._view.group_of(source)
         if group != MAIN:
-            self._round_done(group, message)
+            self._round_done(group, message, now)
             return
         workload = self._ledger.done(message.number)
         if workload is None:
             return
-        if workload.train:
+        if workload.train and not self._plan.keeps_rows:
             self.tally.add(workload.epoch, message.rows, message.loss, now)
+            self._ledger.delay = self._delays.done(len(workload.batches), message.rows, message.loss, now)
             if self._ledger.stage_is_done(workload):
                 loss = self.tally.end_epoch(workload.epoch)
                 self._log("epoch", epoch=workload.epoch, loss=loss, examples=self.tally.examples)
-        else:
+        elif not workload.train:
             self._evaluate(MAIN, message)
             if self._ledger.stage_is_done(workload):
                 self._measuring = (workload.epoch, self._evaluations.pop(MAIN), set(self._view.servers), {})
@@ -271,12 +278,12 @@ class Scheduler:
                     self._send(server, m.Measure(workload.epoch))
         if self._drained_by is not None and not self._ledger.under_way:
             self._save_last(now)
-        self._feed()
+        self._feed(now)
 
     def _evaluate(self, group: str, message: m.WorkDone) -> None:
         self._evaluations.setdefault(group, Evaluation()).add(message.rows, message.loss, message.histogram)
 
-    def _round_done(self, group: str, message: m.WorkDone) -> None:
+    def _round_done(self, group: str, message: m.WorkDone, now: float) -> None:
         """A group that watches the live model has evaluated some batches."""
         workload = self._rounds[group].done(message.number)
         if workload is None:
@@ -286,15 +293,27 @@ class Scheduler:
             found = self._evaluations.pop(group)
             figures = {"rows": found.rows, "auc": found.auc, "logloss": found.logloss}
             self._log("live evaluation", group=group, round=workload.epoch, **figures)
-        self._feed()
+        self._feed(now)
 
     def _sum(self, source: int, message: m.Sum, now: float) -> None:
         for worker, reply in self._sums.add(self._view.group_of(source), source, message):
             self._send(worker, reply)
 
     def _figures(self, source: int, message: m.Report, now: float) -> None:
-        self.metrics.update(message.figures)
+        """A program says how far it has come; a batch solver counts its passes."""
+        self.metrics.update((name, figure) for name, figure in message.figures.items() if name != "pass")
+        if "pass" in message.figures:
+            self._passes = int(message.figures["pass"])
+            self.tally.passed(self._passes, now)
+        if "objective" in message.figures and self._delays.reported(message.figures["objective"], self._idle(), now):
+            for worker in self._view.groups[MAIN]:
+                self._send(worker, m.SetDelay(self._delays.delay))
         self._log("report", **message.figures)
+
+    def _idle(self) -> float:
+        """The share of the workers' time that they wait, as they last said."""
+        busy = [self.tally.loads[worker].busy for worker in self._view.groups[MAIN] if worker in self.tally.loads]
+        return 1.0 - sum(busy) / len(busy) if busy else 0.0
 
     def _measured(self, source: int, message: m.Measured, now: float) -> None:
         if self._measuring is None or self._measuring[0] != message.epoch:
@@ -340,10 +359,11 @@ class Scheduler:
         self._stop(End("failed", message.reason), now)
 
     def _report(self, now: float) -> None:
-        epoch = min(self._ledger.finished_epochs + 1, self._plan.passes) if self._ledger is not None else 0
+        finished = self._ledger.finished_epochs if self._ledger is not None else 0
+        epoch = min((self._passes if self._plan.keeps_rows else finished) + 1, self._plan.passes)
         workers = self._view.groups[MAIN]
         fields = self.tally.report(epoch, self._plan.passes, self._view.servers, workers, now)
-        self._log("progress", delay=self.delay, **fields)
+        self._log("progress", delay=self._delays.delay, **fields)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,12 @@ class Tally:
         before = self._epochs.get(epoch, (0, 0.0))
         self._epochs[epoch] = before[0] + rows, before[1] + loss
 
+    def passed(self, passes: int, now: float) -> None:
+        """A batch solver has gone over all rows so often."""
+        self._recent_rows += passes * self.rows - self.examples
+        self.examples = passes * self.rows
+        self.seconds = now - self._began
+
     def end_epoch(self, epoch: int) -> float:
         """The mean loss of an epoch, each row's from before it was learned from."""
         rows, loss = self._epochs.pop(epoch, (0, 0.0))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError
 
-from mpips.function import FunctionError, find, reduce_replies, reply_of
+from mpips.functions import FunctionError, find, reduce_replies, reply_of
 from mpips.kernels import functions, header
 from mpips.server.shards import THREADED_ROWS, Shards
 
@@ -22,7 +22,7 @@ def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> An
     Parameters
     ----------
     shards : this server's shards of a table.
-    name : a function of `mpips.function.FUNCTIONS`.
+    name : a function of `mpips.functions.FUNCTIONS`.
     lo, hi : the key range; `hi` None: no bound.
     argument : (m,) numbers, or one.
 

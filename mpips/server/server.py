@@ -1,6 +1,5 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from mpips.checkpoint.write import ServerFile
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
-from mpips.function import pack
+from mpips.functions import pack
 from mpips.kernels.checksum import fletcher32
 from mpips.kernels.partition import positions
 from mpips.messages import (
     CallShards,
     Checkpoint,
+    Coded,
     CreateTables,
     Failed,
     Load,
@@ -40,17 +40,12 @@ from mpips.scheduler.ring import Ring
 from mpips.scheduler.view import MAIN, View
 from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
+from mpips.server.incoming import Incoming
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
 
 Array = np.ndarray[Any, Any]
-Wanted = tuple[int, int, int, str]  # offset, rows, width, dtype
-
-
-def _rows(flat: Array, width: int) -> Array:
-    """Keys stay (n,); values become (n, width)."""
-    return flat if flat.dtype == np.uint64 else flat.reshape(-1, width)
 
 
 def _within(spec: TableSpec, start: int, end: int, lo: int, keys: Array | None, values: Array) -> tuple[Any, Array]:
@@ -80,7 +75,8 @@ class Server:
         self._view = view
         self._run = run
         self._threads = threads
-        self._queues: dict[int, deque[Callable[[Callable[[], None]], None]]] = {}
+        self._incoming = Incoming(fabric)
+        self._plain = 0  # bytes left for other nodes without filters
         self._answers: dict[tuple[int, int], int] = {}
         self._saving: Iterator[bool] | None = None
         self._pushes = 0
@@ -117,6 +113,7 @@ class Server:
     def _hold(self, tables: list[TableSpec]) -> None:
         ring = Ring(self._view.servers, self._view.nodes)
         offsets = header_offsets(tables)
+        self._incoming.tables = tables
         self._fabric.space.allocate(offsets[-1])  # the first stretch handed out, so it begins at 0
         for spec, headers in zip(tables, offsets, strict=False):
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
@@ -150,17 +147,10 @@ class Server:
     # --- push -------------------------------------------------------------------------------------------------------
 
     def _push(self, source: int, message: Push) -> None:
-        lane = (source, message.table)
-        self._received.take(source, message.time, message.after, lambda: self._fetch(source, message), lane)
+        def run() -> None:
+            self._incoming.push(source, message, lambda keys, values: self._arrived(source, message, keys, values))
 
-    def _fetch(self, source: int, message: Push) -> None:
-        spec = self.tables[message.table].spec
-        values = (message.values, message.count, spec.push_width, spec.dtype)
-        if message.keys is None:
-            self._read(source, [values], lambda read: self._arrived(source, message, None, read[0]))
-        else:
-            keys = (message.keys, message.count, 1, "uint64")
-            self._read(source, [keys, values], lambda read: self._arrived(source, message, *read))
+        self._received.take(source, message.time, message.after, run, lane=(source, message.table))
 
     def _arrived(self, source: int, message: Push, keys: Array | None, values: Array) -> None:
         """Apply what is not a repetition in a push, or add the push to those of the other workers."""
@@ -195,56 +185,42 @@ class Server:
             return
         done()
 
-    def _read(self, source: int, wanted: list[Wanted], then: Callable[[list[Array]], None]) -> None:
-        """Read arrays from a worker's arena: at once on this node; from another, in the order of its messages."""
-        if self._fabric.place(source) is not None:
-            then([_rows(self._fabric.values(source, at, n * width, dtype), width) for at, n, width, dtype in wanted])
-            return
-        queue = self._queues.setdefault(source, deque())
-
-        def begin(end: Callable[[], None]) -> None:
-            arrays = [_rows(np.empty(n * width, dtype), width) for _, n, width, dtype in wanted]
-            left = [len(arrays)]
-
-            def arrived() -> None:
-                left[0] -= 1
-                if left[0] == 0:
-                    then(arrays)
-                    end()
-
-            for (at, _, _, _), array in zip(wanted, arrays, strict=True):
-                self._fabric.fetch(source, at, array, arrived)
-
-        def end() -> None:
-            queue.popleft()
-            if queue:
-                queue[0](end)
-
-        queue.append(begin)
-        if len(queue) == 1:
-            begin(end)
-
     # --- pull from another node, and functions ----------------------------------------------------------------------
 
     def _pull(self, source: int, message: Pull) -> None:
         shards = self.tables[message.table]
         spec = shards.spec
 
-        def answer(read: list[Array]) -> None:
-            values = np.zeros((message.count, spec.width), spec.dtype)
-            shards.pull(read[0], values)
+        def answer(keys: Array) -> None:
+            values = np.zeros((keys.size, spec.width), spec.dtype)
+            shards.pull(keys, values)
+            if message.coded is None:
+                self._plain += values.nbytes
 
-            def reply(slot: int) -> PullReply:
-                return PullReply(message.time, message.count, slot, slot, None)
+                def plain(slot: int) -> PullReply:
+                    return PullReply(message.time, keys.size, slot, slot, None)
 
-            self._leave(source, message.time, [values], reply)
+                self._leave(source, message.time, [values], plain)
+                return
+            wire = self._incoming.chain(source, message.table, "pull").encode(keys, values)
+            assert not isinstance(wire.keys, range)
+            coded = Coded(wire.keys.nbytes, wire.values.nbytes, wire.notes)
 
-        wanted = [(message.keys, message.count, 1, "uint64")]
-        self._received.take(source, message.time, message.after, lambda: self._read(source, wanted, answer))
+            def packed(slot: int) -> PullReply:
+                return PullReply(message.time, wire.count, slot, slot + coded.keys, coded)
+
+            self._leave(source, message.time, [wire.keys, wire.values], packed)
+
+        def run() -> None:
+            self._incoming.request(source, message, answer)
+
+        self._received.take(source, message.time, message.after, run)
 
     def _pull_scan(self, source: int, message: PullScan) -> None:
         def run() -> None:
             keys, values = self.tables[message.table].scan(message.lo, message.hi)
+
+            self._plain += keys.nbytes + values.nbytes
 
             def reply(slot: int) -> PullReply:
                 return PullReply(message.time, keys.size, slot, slot + keys.nbytes, None)
@@ -266,6 +242,8 @@ class Server:
             def reply(slot: int) -> ShardsReply:
                 return ShardsReply(message.time, slot, data.nbytes, dtype, list(shape))
 
+            if self._fabric.place(source) is None:
+                self._plain += data.nbytes
             self._leave(source, message.time, [data], reply)
 
         self._received.take(source, message.time, message.after, run)
@@ -302,7 +280,7 @@ class Server:
         return False
 
     def _traffic(self) -> Traffic:
-        return Traffic()
+        return Traffic.total([Traffic(self._plain, self._plain), self._incoming.traffic()])
 
     def _checkpoint(self, source: int, message: Checkpoint) -> None:
         assert self._run is not None

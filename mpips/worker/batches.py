@@ -31,12 +31,19 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Workload, int, Batch]]:
         """Workload, number and content of every batch; its arrays are valid until the next one is asked for."""
+        return self._each(train_only=False)
+
+    def to_train(self) -> Iterator[tuple[Workload, int, Batch]]:
+        """The same for the batches that come before the first one to evaluate."""
+        return self._each(train_only=True)
+
+    def _each(self, train_only: bool) -> Iterator[tuple[Workload, int, Batch]]:
         while True:
             self._ask()
             self._fabric.wait(
                 lambda: bool(self._coming) or self._over, "a workload", lambda: {self._scheduler}, timeout=None
             )
-            if not self._coming:
+            if not self._coming or (train_only and not self._coming[0][0].train):
                 return
             self._ask()
             workload, number = self._coming[0]

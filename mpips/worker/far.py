@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.kernels import header
 from mpips.kernels.gather import scatter_rows
@@ -12,8 +13,10 @@ from mpips.messages import Pull, PullReply, PullScan, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.worker.keys import Keys
+from mpips.worker.outgoing import Outgoing
 
 Array = np.ndarray[Any, Any]
+NO_VALUES = np.empty(0, np.uint8)
 
 
 class Far:
@@ -25,10 +28,18 @@ class Far:
     headers : arena offset of its first shard header, at every server.
     heads : server of each shard.
     fabric, issued : this worker's.
+    outgoing : what this worker sends to the table's servers.
     """
 
     def __init__(
-        self, spec: TableSpec, index: int, headers: int, heads: Sequence[int], fabric: Fabric, issued: Issued
+        self,
+        spec: TableSpec,
+        index: int,
+        headers: int,
+        heads: Sequence[int],
+        fabric: Fabric,
+        issued: Issued,
+        outgoing: Outgoing,
     ) -> None:
         self._spec = spec
         self._index = index
@@ -36,6 +47,7 @@ class Far:
         self._heads = heads
         self._fabric = fabric
         self._issued = issued
+        self._outgoing = outgoing
         servers = sorted(set(heads))
         self._servers = {i: server for i, server in enumerate(servers) if fabric.place(server) is None}
         self._blocks: dict[int, int] = {}
@@ -53,27 +65,52 @@ class Far:
         self, task: Task[Any], keys: Keys, out: Array, after: Sequence[Task[Any]], finish: Callable[[], None]
     ) -> None:
         """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`."""
-        groups, n = self.among(keys), keys.array.size
-        slot = self._issued.room(8 * n)
-        task.on_end(lambda: self._fabric.space.free(slot))
-        order = keys.order if keys.order.size else np.arange(n)
-        np.take(keys.array, order, out=self._fabric.values(self._fabric.rank, slot, n, "uint64"), mode="clip")
+        groups = self.among(keys)
+        order = keys.order if keys.order.size else np.arange(keys.array.size)
+        asked = {server: keys.array[order[start:end]] for server, (start, end) in groups.items()}
+        filtered = self._outgoing.filters_pulls
+        laid = self._outgoing.lay(task, "request", {server: (part, NO_VALUES) for server, part in asked.items()})
+        if not filtered:
+            self._outgoing.count((server, part.nbytes) for server, part in asked.items())
 
         def send(time: int, after: list[int]) -> None:
-            for server, (start, end) in groups.items():
-                self._fabric.send(server, Pull(time, after, self._index, end - start, slot + 8 * start, None))
+            for server, (at, _, count, coded) in laid.items():
+                coded = coded if filtered else None
+                self._fabric.send(server, Pull(time, after, self._index, count, at, coded))
 
         def answered(source: int, reply: PullReply) -> None:
             start, end = groups[source]
-            part = np.empty((end - start, self._spec.width), self._spec.dtype)
 
-            def arrived() -> None:
+            def arrived(part: Array) -> None:
                 scatter_rows(part, order[start:end], out)
                 self._take(task, source, finish)
 
-            self._fabric.fetch(source, reply.values, part, arrived)
+            self._fetch_answer(task, source, reply, asked[source], arrived)
 
         self._issued.issue(task, groups, send, after, answered)
+
+    def _fetch_answer(
+        self, task: Task[Any], server: int, reply: PullReply, asked: Array, then: Callable[[Array], None]
+    ) -> None:
+        """Read the values (n, width) of an answer, as they are or as filters packed them, and call `then` with them."""
+        coded = reply.coded
+        if coded is None:
+            part = np.empty((asked.size, self._spec.width), self._spec.dtype)
+            self._fabric.fetch(server, reply.values, part, lambda: then(part))
+            return
+        blob = np.empty(coded.keys + coded.values, np.uint8)
+
+        def arrived() -> None:
+            chain = self._outgoing.chain(server, "pull")
+            try:
+                packet = chain.decode(blob[: coded.keys], blob[coded.keys :], coded.notes, reply.count, asked)
+            except Error as error:
+                task.fail(error)
+                then(np.zeros((asked.size, self._spec.width), self._spec.dtype))
+                return
+            then(packet.values)
+
+        self._fabric.fetch(server, reply.keys, blob, arrived)
 
     def scan(
         self,
@@ -114,6 +151,7 @@ class Far:
 
         The shard's header tells its place, which stays; read at rest, it is read before and after.
         """
+        self._outgoing.fetched += cells.nbytes
         head, at = self._heads[shard], self._headers + shard * header.BYTES
         words = np.empty(header.WORDS, np.int64)
         offset = row * self._spec.row_bytes

@@ -13,15 +13,19 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
+from mpips.filters import Direction, Kkt
+from mpips.functions import FunctionError, find, reduce_replies, unpack
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import Push, Traffic
+from mpips.messages import CallShards, Push, ShardsReply, Taken, Traffic
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.issued import SendIt
 from mpips.tasks.lane import Lane
+from mpips.worker.algebra import Algebra
 from mpips.worker.far import Far
 from mpips.worker.keys import KeyRangeError, Keys, key_list, key_range
 from mpips.worker.near import Near
+from mpips.worker.outgoing import Outgoing
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -35,7 +39,7 @@ class NonFiniteError(Error, ValueError):
     """NaN or infinite values in a push, which is refused as a whole."""
 
 
-class Table:
+class Table(Algebra):
     """Made by the worker for every table of the job.
 
     Parameters
@@ -72,7 +76,8 @@ class Table:
         position = {server: i for i, server in enumerate(self._servers)}
         self._server_of = np.array([position[head] for head in heads], np.int64)
         self._near = Near(spec, headers, heads, fabric)
-        self._far = Far(spec, index, headers, heads, fabric, issued)
+        self._outgoing = Outgoing(spec, fabric, issued)
+        self._far = Far(spec, index, headers, heads, fabric, issued, self._outgoing)
         self._pushes: deque[Task[None]] = deque()
 
     @property
@@ -126,11 +131,17 @@ class Table:
                 raise KeyRangeError(f'table "{self.name}" is sparse: push a key list')
             lo, hi = key_range(self.spec, keys)
             assert hi is not None
-            return self._push_range(lo, hi, self._rows(values, hi - lo), after)
+            rows = self._rows(values, hi - lo)
+            if not self.spec.push_filters:
+                return self._push_range(lo, hi, rows, after)
+            keys, within = np.arange(lo, hi, dtype=np.uint64), range(lo, hi)
         if not isinstance(keys, Keys):
             keys = self.keys(keys)
         lo, hi = self._about(keys, within)
-        return self._push_keys(keys, self._rows(values, keys.array.size), lo, hi, after)
+        rows = self._rows(values, keys.array.size)
+        if self._outgoing.filters_pushes:
+            return self._push_filtered(keys, rows, lo, hi, after)
+        return self._push_keys(keys, rows, lo, hi, after)
 
     def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:
         """The positions that a push of a key list is about."""
@@ -171,14 +182,10 @@ class Table:
             own_keys[:] = keys.array
             bad = copy_finite(values.reshape(-1), cells)
         if bad:
-            self._refuse(bad, values, keys.array, slot)
-        bounds = keys.bounds
-        about = self._servers_of(lo, hi) if spec.aggregate else ()
-        parts = {
-            server: (bounds[i], bounds[i + 1])
-            for i, server in enumerate(self._servers)
-            if bounds[i + 1] > bounds[i] or server in about
-        }
+            self._fabric.space.free(slot)
+            self._refuse(bad, values, keys.array)
+        parts = self._parts(keys, lo, hi)
+        self._outgoing.count((server, (end - start) * (8 + self._push_bytes)) for server, (start, end) in parts.items())
 
         def send(time: int, after: list[int]) -> None:
             self._steps += 1
@@ -186,7 +193,48 @@ class Table:
                 own = slot + 8 * start, at + start * self._push_bytes
                 self._fabric.send(server, Push(time, after, self._index, self._steps, lo, hi, end - start, *own, None))
 
-        return self._send(task, parts, send, slot, after)
+        task.on_end(lambda: self._fabric.space.free(slot))
+        return self._send(task, parts, send, after)
+
+    def _parts(self, keys: Keys, lo: int, hi: int) -> dict[int, tuple[int, int]]:
+        """The servers that a push of keys goes to, and where the group of each begins and ends.
+
+        A table that aggregates has it sent to all servers of the range: they count who has pushed.
+        """
+        bounds = keys.bounds
+        about = self._servers_of(lo, hi) if self.spec.aggregate else ()
+        return {
+            server: (bounds[i], bounds[i + 1])
+            for i, server in enumerate(self._servers)
+            if bounds[i + 1] > bounds[i] or server in about
+        }
+
+    def _push_filtered(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
+        """The same through the table's filters, which are one chain for each server."""
+        task: Task[None] = Task(self._issued, f'push of {keys.array.size:,} keys to table "{self.name}"')
+        order = keys.order if keys.order.size else np.arange(keys.array.size)
+        grouped = np.empty_like(values)
+        bad = copy_finite_rows(values, order, grouped)
+        if bad:
+            self._refuse(bad, values, keys.array)
+        parts = {
+            server: (keys.array[order[start:end]], grouped[start:end])
+            for server, (start, end) in self._parts(keys, lo, hi).items()
+        }
+        laid = self._outgoing.lay(task, "push", parts)
+        if not self.spec.aggregate:
+            laid = {server: packet for server, packet in laid.items() if packet.entries}
+        if not laid:
+            self._issued.when(task, lambda: task.finish(None), after)
+            return task
+
+        def send(time: int, after: list[int]) -> None:
+            self._steps += 1
+            for server, (at, middle, count, coded) in laid.items():
+                message = Push(time, after, self._index, self._steps, lo, hi, count, at, middle, coded)
+                self._fabric.send(server, message)
+
+        return self._send(task, laid, send, after)
 
     def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
         task: Task[None] = Task(self._issued, f'push of rows [{lo}, {hi}) to table "{self.name}"')
@@ -197,7 +245,8 @@ class Table:
         cells = self._fabric.values(self._fabric.rank, slot, values.size, self.spec.dtype)
         bad = copy_finite(values.reshape(-1), cells)
         if bad:
-            self._refuse(bad, values, range(lo, hi), slot)
+            self._fabric.space.free(slot)
+            self._refuse(bad, values, range(lo, hi))
         servers = self._servers_of(lo, hi)
 
         def send(time: int, after: list[int]) -> None:
@@ -206,25 +255,23 @@ class Table:
             for server in servers:
                 self._fabric.send(server, message)
 
-        return self._send(task, servers, send, slot, after)
+        task.on_end(lambda: self._fabric.space.free(slot))
+        self._outgoing.count((server, values.nbytes) for server in servers)
+        return self._send(task, servers, send, after)
 
     def _servers_of(self, lo: int, hi: int) -> list[int]:
         """The servers that have any of the positions ``[lo, hi)``."""
         bits = self.spec.shard_bits if self.spec.kind == "dense" else 0
         return sorted(set(self._heads[lo >> bits : ((hi - 1) >> bits) + 1])) if hi > lo else []
 
-    def _refuse(self, bad: int, values: Array, keys: Any, slot: int) -> None:
-        self._fabric.space.free(slot)
+    def _refuse(self, bad: int, values: Array, keys: Any) -> None:
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         raise NonFiniteError(
             f'push to table "{self.name}" refused: {bad:,} of {values.size:,} values are NaN or infinite, '
             f"the first at key {keys[row]}"
         )
 
-    def _send(
-        self, task: Task[None], servers: Iterable[int], send: SendIt, slot: int, after: list[Task[Any]]
-    ) -> Task[None]:
-        task.on_end(lambda: self._fabric.space.free(slot))
+    def _send(self, task: Task[None], servers: Iterable[int], send: SendIt, after: list[Task[Any]]) -> Task[None]:
         self._pushes.append(task)
         self._issued.issue(task, servers, send, after, lane=self._lane)
         return task
@@ -238,9 +285,18 @@ class Table:
         """How many pushes this worker has sent."""
         return self._steps
 
+    @property
+    def kkt(self) -> Kkt | None:
+        """The KKT filter of the table's pushes, if it has one: an algorithm tells it what it need not push."""
+        return self._outgoing.kkt
+
+    def give_keys(self, server: int, direction: Direction, signature: int) -> Array:
+        """The key list of a signature, for a server that has forgotten it."""
+        return self._outgoing.chain(server, direction)["key_cache"].keys_of(signature)  # type: ignore[no-any-return]
+
     def traffic(self) -> Traffic:
         """What this worker has sent to servers on other nodes."""
-        return Traffic()
+        return self._outgoing.traffic()
 
     def settle(self) -> None:
         """Wait until every push of this worker is acknowledged; the error of one that failed is raised."""
@@ -350,6 +406,71 @@ class Table:
         task.peers = {self._heads[shard] for shard, _, _ in far}
         for shard, row, cells in far:
             self._far.copy(shard, row, cells, consistent, one)
+
+    # --- functions on the servers -----------------------------------------------------------------------------------
+
+    def call(
+        self,
+        function: str,
+        keys: range | slice = slice(None),
+        argument: Iterable[float] = (),
+        after: Iterable[Task[Any]] = (),
+    ) -> Task[Any]:
+        """Run a shard function, built in or registered by `mpips.shard_function`, where the shards are.
+
+        Parameters
+        ----------
+        function : its name; see `mpips.functions`.
+        keys : the key range that it is run on.
+        argument : numbers for the function.
+        after : tasks that must be done before.
+
+        Returns
+        -------
+        Task
+            whose result is the replies of all shards, reduced to one as the function says.
+
+        Raises
+        ------
+        KeyRangeError
+            when the range is not within the table.
+        FunctionError
+            when there is no such function.
+        """
+        find(function)
+        lo, hi = key_range(self.spec, keys)
+        numbers = [float(number) for number in argument]
+        task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
+        dense = self.spec.kind == "dense" and hi is not None
+        servers = (dense and self._servers_of(lo, hi or 0)) or self._servers
+        replies: dict[int, Any] = {}
+
+        def send(time: int, after: list[int]) -> None:
+            message = CallShards(time, after, self._index, function, lo, hi, numbers)
+            for server in servers:
+                self._fabric.send(server, message)
+
+        def answered(source: int, reply: ShardsReply) -> None:
+            data = np.empty(reply.size, np.uint8)
+
+            def arrived() -> None:
+                replies[source] = unpack(data, reply.dtype, reply.shape)
+                self._fabric.send(source, Taken(task.time))
+                if self._issued.received(task, source):
+                    self._reduce(task, function, [replies[server] for server in servers if server in replies], numbers)
+
+            self._fabric.fetch(source, reply.offset, data, arrived)
+
+        self._issued.issue(task, servers, send, after, answered)
+        return task
+
+    def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: list[float]) -> None:
+        try:
+            result = reduce_replies(function, replies, argument) if replies else None
+        except FunctionError as error:
+            task.finish(None, error)
+        else:
+            task.finish(result)
 
     def _copy_at_rest(self, shard: int, row: int, cells: Array) -> None:
         what = f'shard {shard} of table "{self.name}" to be at rest'

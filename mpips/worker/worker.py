@@ -5,18 +5,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpips.dataserver.batch import Batch
+from mpips.dataserver.batch import EMPTY, Batch, batch_of
+from mpips.dataserver.rows import concatenate
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
 from mpips.messages import (
     Begin,
     Finished,
+    KeysGiven,
+    KeysWanted,
     Load,
     Report,
     SetDelay,
     Sum,
     SumReply,
+    Taken,
     Traffic,
     WorkDone,
     Workload,
@@ -55,6 +59,7 @@ class Worker:
     group : the name of its group of workers.
     index, count : its number in the group, and how many the group has.
     tables : the job's tables by name.
+    feature_groups : the key range of each field of the data, when their keys are from a dictionary.
     """
 
     def __init__(self, fabric: Fabric, view: View, issued: Issued, delay: int | None) -> None:
@@ -63,6 +68,7 @@ class Worker:
         self.index = view.groups[self.group].index(fabric.rank)
         self.count = len(view.groups[self.group])
         self.tables: dict[str, Table] = {}
+        self.feature_groups: list[tuple[int, int]] = []
         self._fabric = fabric
         self._view = view
         self._delay = delay
@@ -72,7 +78,10 @@ class Worker:
         self._sums = 0
         self._meter = Meter(fabric)
         fabric.on(Begin, self._begin)
+        self._lent: dict[tuple[int, int], int] = {}
         fabric.on(SetDelay, self._set_delay)
+        fabric.on(KeysWanted, self._keys_wanted)
+        fabric.on(Taken, self._keys_taken)
         fabric.background.append(self._report_load)
 
     def _begin(self, source: int, message: Begin) -> None:
@@ -81,12 +90,22 @@ class Worker:
         for index, spec in enumerate(message.tables):
             heads = [ring.head(spec.name, shard) for shard in range(spec.shards)]
             self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._issued, self._delay)
+        self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
         self._meter.begin()
 
     def _set_delay(self, source: int, message: SetDelay) -> None:
         for table in self.tables.values():
             table.delay = message.delay
+
+    def _keys_wanted(self, source: int, message: KeysWanted) -> None:
+        keys = list(self.tables.values())[message.table].give_keys(source, message.direction, message.signature)
+        slot = self._lent[source, message.time] = self._issued.room(keys.nbytes)
+        self._fabric.values(self._fabric.rank, slot, keys.size, "uint64")[:] = keys
+        self._fabric.send(source, KeysGiven(message.time, keys.size, slot))
+
+    def _keys_taken(self, source: int, message: Taken) -> None:
+        self._fabric.space.free(self._lent.pop((source, message.time)))
 
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do."""
@@ -170,6 +189,23 @@ class Worker:
         """Wait until every push of this worker is acknowledged."""
         for table in self.tables.values():
             table.settle()
+
+    def rows(self) -> Batch:
+        """Every training row that the scheduler gives to this worker, as one batch of its own; for a batch solver.
+
+        It is for jobs whose plan says `keeps_rows`; what is left for `train` afterwards is to evaluate.
+
+        Raises
+        ------
+        DataError
+            when they have more features than a batch can count.
+        """
+        parts = []
+        for workload, number, batch in self._batches.to_train():
+            parts.append(batch.rows())
+            if number == workload.batches[-1]:
+                self._fabric.send(self._view.scheduler, WorkDone(workload.number, 0, 0.0, b""))
+        return batch_of(concatenate(parts)) if parts else EMPTY
 
     def train(self, algorithm: Algorithm) -> None:
         """Run an algorithm on every workload that the scheduler hands out, until there is none left.

@@ -64,6 +64,13 @@ def test_functions_that_write_do_what_numpy_does_and_count_the_changes(name, sha
     np.testing.assert_array_equal(state, state_before)
 
 
+@pytest.mark.parametrize(("name", "argument"), [("fill", [0.1]), ("clip", [0.1, 0.2])])
+def test_what_float32_rounds_to_the_value_that_was_there_is_no_change(name, argument, rng):
+    keys, values, state = rows(rng, (50, 1), np.float32)
+    assert call(name, keys, values, state, argument) > 0
+    assert call(name, keys, values, state, argument) == 0
+
+
 def test_a_sum_of_float32_does_not_lose_what_is_small():
     values = np.full((1 << 20, 1), 0.1, np.float32)
     total = call("sum_of_absolute_values", np.arange(1 << 20, dtype=np.uint64), values, values.reshape(1 << 20, 1, 1))

@@ -24,7 +24,7 @@ from tests.simulated import table
 
 SCHEDULER, SERVERS, DATA, WORKERS, SPARE = 0, [1, 2], 3, [4, 5], 6
 DATA_SPEC = DataSpec(format="libsvm", files=("x",))
-READY = m.DataReady(train=6, test=2, train_rows=60, test_rows=20, skipped=0, features=77)
+READY = m.DataReady(train=6, test=2, train_rows=60, test_rows=20, skipped=0, features=77, groups=[])
 SCORES = np.zeros((2, BINS), np.uint32)
 SCORES[0, 100], SCORES[1, 200] = 5, 5
 
@@ -135,7 +135,7 @@ def test_tables_are_made_and_workers_begin_whatever_the_order_of_arrival(rng):
         create = m.CreateTables([table(rows=77)], None)
         assert sent(effects[-1]) == dict.fromkeys(SERVERS, create)
         assert sent(job.hear(2, m.TablesReady(None))) == {}
-        assert sent(job.hear(1, m.TablesReady(None))) == dict.fromkeys(WORKERS, m.Begin([table(rows=77)]))
+        assert sent(job.hear(1, m.TablesReady(None))) == dict.fromkeys(WORKERS, m.Begin([table(rows=77)], []))
 
 
 def test_a_job_without_data_waits_for_no_data():
@@ -149,7 +149,7 @@ def test_data_without_a_training_row_end_the_job():
     job = Job()
     for rank in range(7):
         job.hear(rank, m.Hello("host", 1))
-    effects = job.hear(DATA, m.DataReady(0, 2, 0, 20, 0, 5))
+    effects = job.hear(DATA, m.DataReady(0, 2, 0, 20, 0, 5, []))
     assert end(effects) == ("failed", "the data have no training row")
 
 

@@ -1,6 +1,7 @@
 """Shard functions on a server's shards: which rows they see, what they change, and what readers see meanwhile."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from mpips.function import FUNCTIONS, FunctionError, reduce_replies, shard_function
+from mpips.functions import FUNCTIONS, FunctionError, reduce_replies, shard_function
 from mpips.kernels import header
 from mpips.server.functions import run
 from mpips.server.shards import THREADED_ROWS
@@ -36,6 +37,11 @@ WRITING = {
     "shrink": ([0.5], lambda v: v / 1.5),
     "hard_threshold": ([0.01], lambda v: np.where(np.abs(v) < 0.01, 0, v)),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_tables_are_worth_threads(monkeypatch):
+    monkeypatch.setattr("mpips.server.functions.THREADED_ROWS", 0)
 
 
 @pytest.fixture
@@ -277,6 +283,22 @@ def test_a_function_that_fails_says_why_and_leaves_every_shard_at_rest(kind, thr
         shard = next(s for s in shards.held if keys[100] in shards.rows(s)[0])
         got_keys, got, _ = shards.rows(shard)
         np.testing.assert_array_equal(got, values[np.searchsorted(keys, got_keys)])
+
+
+def test_nobody_writes_any_more_once_a_failure_is_known(own_functions):
+    def uneven(keys, values, state, argument):
+        if 0 in keys:
+            raise ValueError("not this key")
+        if keys.size:
+            time.sleep(0.1)
+        return 0.0
+
+    uneven.py_func = uneven
+    shard_function(writes=True)(uneven)
+    shards = shards_of(table(rows=ROWS), threads=2)
+    with pytest.raises(FunctionError, match="not this key"):
+        run(shards, "uneven", 0, 2 * shards.spec.shard_rows, [])
+    assert versions(shards)[:3] == [2, 2, 0]
 
 
 def test_a_built_in_function_with_a_wrong_argument_says_what_it_needs():

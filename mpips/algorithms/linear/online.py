@@ -38,3 +38,8 @@ class LogisticRegression:
 def train(worker: Worker, table: str) -> None:
     """The program of a worker."""
     worker.train(LogisticRegression(worker.table(table)))
+
+
+def watch(worker: Worker, table: str) -> None:
+    """The program of a group that evaluates the live model on the test rows, again and again."""
+    worker.train(LogisticRegression(worker.table(table)))

@@ -1,0 +1,45 @@
+"""`mpips plot`: pictures of how runs went. Needs no MPI and no display."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpips.cli.history import HistoryError, read
+
+
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the picture; by default the run folder, or for several runs the current one."),
+    ] = None,
+) -> None:
+    """Draw how a run went, or how several compare: loss, delay, bytes and idle time, as plot.png and plot.svg."""
+    folders = list({folder.resolve(): folder for folder in runs}.values())
+    histories = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    for folder, history in zip(folders, histories, strict=True):
+        if history.is_empty:
+            history.remarks.append(f"{folder}: nothing to draw: no loss, delay, bytes or idle time was logged (yet)")
+        elif not history.exit:
+            history.remarks.append(f"{folder}: under way, or ended by force: drawn so far, without the final figures")
+    remarks = [remark for history in histories for remark in history.remarks]
+    drawn = [history for history in histories if not history.is_empty]
+    if not drawn:
+        raise HistoryError("\n".join(remarks))
+    for remark in remarks:
+        typer.echo(f"mpips: {remark}", err=True)
+
+    from mpips.cli.pictures import figure, save  # matplotlib takes half a second to import
+
+    for path in save(figure(drawn), out or (folders[0] if len(folders) == 1 else Path())):
+        typer.echo(f"wrote {path}")
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What to call the runs: by their folders' names, or by their paths where names are the same."""
+    names = [folder.resolve().name for folder in folders]
+    count = Counter(names)
+    return [name if name and count[name] == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]

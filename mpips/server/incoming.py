@@ -1,0 +1,152 @@
+"""What workers have left in their arenas for a server: read in the order of their messages, and decoded.
+
+On one node arrays are viewed where they lie; from another node they are read one-sidedly, one message of a worker after
+the other, since filters and clocks count on the order.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from mpips.fabric import Fabric
+from mpips.filters import Chain, Direction, KeysMissing
+from mpips.filters.of_table import chain_of
+from mpips.messages import Coded, KeysGiven, KeysWanted, Pull, Push, Taken, Traffic
+from mpips.table import TableSpec
+
+Array = np.ndarray[Any, Any]
+Wanted = tuple[int, int, str]  # offset, values, dtype
+
+
+class Incoming:
+    """One for each server.
+
+    Attributes
+    ----------
+    tables : the job's, once they are known; messages name them by their position.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.tables: list[TableSpec] = []
+        self._fabric = fabric
+        self._queues: dict[int, deque[Callable[[], None]]] = {}
+        self._chains: dict[tuple[int, int, Direction], Chain] = {}
+        self._lists: dict[tuple[int, int], Callable[[Array], None]] = {}
+        fabric.on(KeysGiven, self._given)
+
+    def chain(self, worker: int, table: int, direction: Direction) -> Chain:
+        """The filters between a worker and this server, which are on different nodes."""
+        key = worker, table, direction
+        found = self._chains.get(key)
+        if found is None:
+            spec = self.tables[table]
+            stream = worker << 20 | self._fabric.rank
+            found = self._chains[key] = chain_of(spec, direction, near=False, stream=stream)
+        return found
+
+    def traffic(self) -> Traffic:
+        """What went through the filters of pulls."""
+        chains = [chain for (_, _, direction), chain in self._chains.items() if direction == "pull"]
+        return Traffic.total(Traffic(chain.raw, chain.sent, chain.saved()) for chain in chains)
+
+    def push(self, worker: int, message: Push, then: Callable[[Array | None, Array], None]) -> None:
+        """Call `then` with the keys (n,) uint64 (None: a whole range) and the values (n, width) of a push."""
+        spec = self.tables[message.table]
+
+        def rows(flat: Array) -> Array:
+            return flat.reshape(-1, spec.push_width)
+
+        if message.coded is not None:
+            assert message.keys is not None
+            self._decode(worker, message, "push", message.keys, message.coded, then)
+            return
+        values = (message.values, message.count * spec.push_width, spec.dtype)
+        if message.keys is None:
+            self._read(worker, [values], lambda read: then(None, rows(read[0])))
+        else:
+            keys = (message.keys, message.count, "uint64")
+            self._read(worker, [keys, values], lambda read: then(read[0], rows(read[1])))
+
+    def request(self, worker: int, message: Pull, then: Callable[[Array], None]) -> None:
+        """Call `then` with the keys (n,) uint64 that a pull asks for."""
+        if message.coded is None:
+            self._read(worker, [(message.keys, message.count, "uint64")], lambda read: then(read[0]))
+            return
+        self._decode(worker, message, "request", message.keys, message.coded, lambda keys, values: then(keys))
+
+    def _decode(
+        self,
+        worker: int,
+        message: Push | Pull,
+        direction: Literal["push", "request"],
+        offset: int,
+        coded: Coded,
+        then: Callable[[Array, Array], None],
+    ) -> None:
+        chain = self.chain(worker, message.table, direction)
+        blob = np.empty(coded.keys + coded.values, np.uint8)
+
+        def begin() -> None:
+            self._fabric.fetch(worker, offset, blob, decode)
+
+        def decode() -> None:
+            try:
+                packet = chain.decode(blob[: coded.keys], blob[coded.keys :], coded.notes, message.count)
+            except KeysMissing as missing:
+                signature = missing.signature
+
+                def learn(keys: Array) -> None:
+                    chain["key_cache"].learn(signature, keys)
+                    decode()
+
+                self._lists[worker, message.time] = learn
+                self._fabric.send(worker, KeysWanted(message.time, message.table, direction, signature))
+                return
+            then(packet.entries(), packet.values)
+            self._end(worker)
+
+        self._queue(worker, begin)
+
+    def _given(self, worker: int, message: KeysGiven) -> None:
+        keys = np.empty(message.count, np.uint64)
+
+        def arrived() -> None:
+            self._fabric.send(worker, Taken(message.time))
+            self._lists.pop((worker, message.time))(keys)
+
+        self._fabric.fetch(worker, message.keys, keys, arrived)
+
+    def _read(self, worker: int, wanted: Sequence[Wanted], then: Callable[[list[Array]], None]) -> None:
+        """Read arrays from a worker's arena: at once on this node; from another, in the order of its messages."""
+        if self._fabric.place(worker) is not None:
+            then([self._fabric.values(worker, at, count, dtype) for at, count, dtype in wanted])
+            return
+        arrays = [np.empty(count, dtype) for _, count, dtype in wanted]
+        left = [len(arrays)]
+
+        def begin() -> None:
+            for (at, _, _), array in zip(wanted, arrays, strict=True):
+                self._fabric.fetch(worker, at, array, arrived)
+
+        def arrived() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                then(arrays)
+                self._end(worker)
+
+        self._queue(worker, begin)
+
+    def _queue(self, worker: int, begin: Callable[[], None]) -> None:
+        queue = self._queues.setdefault(worker, deque())
+        queue.append(begin)
+        if len(queue) == 1:
+            begin()
+
+    def _end(self, worker: int) -> None:
+        """The first of a worker's messages is done with."""
+        queue = self._queues[worker]
+        queue.popleft()
+        if queue:
+            queue[0]()

@@ -1,0 +1,95 @@
+"""What a worker sends to the servers of a table: packed by the table's filters, laid into its own arena, counted."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpips.fabric import Fabric
+from mpips.filters import Chain, Direction, Wire
+from mpips.filters.of_table import chain_of, kkt_of
+from mpips.messages import Coded, Traffic
+from mpips.table import TableSpec
+from mpips.tasks import Issued, Task
+
+Array = np.ndarray[Any, Any]
+
+
+class Laid(NamedTuple):
+    """A packet in the arena: where its keys and values are, how many entries, and how filters packed them."""
+
+    keys: int
+    values: int
+    entries: int
+    coded: Coded | None
+
+
+class Outgoing:
+    """One for each table of a worker.
+
+    Parameters
+    ----------
+    spec : the table.
+    fabric, issued : this worker's.
+
+    Attributes
+    ----------
+    kkt : the KKT filter of pushes, if the table has one.
+    filters_pushes, filters_pulls : whether there are other filters.
+    fetched : bytes read one-sidedly from servers on other nodes.
+    """
+
+    def __init__(self, spec: TableSpec, fabric: Fabric, issued: Issued) -> None:
+        self.kkt = kkt_of(spec)
+        self.filters_pushes = len(spec.push_filters) > (self.kkt is not None)
+        self.filters_pulls = bool(spec.pull_filters)
+        self.fetched = 0
+        self._spec = spec
+        self._fabric = fabric
+        self._issued = issued
+        self._chains: dict[tuple[int, Direction], Chain] = {}
+        self._plain = 0
+
+    def chain(self, server: int, direction: Direction) -> Chain:
+        """The filters between this worker and a server."""
+        found = self._chains.get((server, direction))
+        if found is None:
+            near = self._fabric.place(server) is not None
+            found = chain_of(self._spec, direction, near, self._fabric.rank << 20 | server)
+            self._chains[server, direction] = found
+        return found
+
+    def lay(self, task: Task[Any], direction: Direction, parts: dict[int, tuple[Array, Array]]) -> dict[int, Laid]:
+        """Pack what goes to each server, keys (n,) and values (n, width), and lay it into the arena until the task ends."""
+        wires = {server: self.chain(server, direction).encode(*part) for server, part in parts.items()}
+        slot = self._issued.room(sum(_room(wire) for wire in wires.values()))
+        task.on_end(lambda: self._fabric.space.free(slot))
+        at, laid = slot, {}
+        for server, wire in wires.items():
+            assert not isinstance(wire.keys, range)
+            middle = at + wire.keys.nbytes
+            self._fabric.arena[at:middle] = wire.keys
+            self._fabric.arena[middle : middle + wire.values.nbytes] = wire.values
+            far = self._fabric.place(server) is None
+            coded = Coded(wire.keys.nbytes, wire.values.nbytes, wire.notes) if far else None
+            laid[server] = Laid(at, middle, wire.count, coded)
+            at += _room(wire)
+        return laid
+
+    def count(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Count bytes that go without filters to servers, ``(server, bytes)``: those on other nodes."""
+        self._plain += sum(size for server, size in sizes if self._fabric.place(server) is None)
+
+    def traffic(self) -> Traffic:
+        """All of it up to now."""
+        far = [chain for (server, _), chain in self._chains.items() if self._fabric.place(server) is None]
+        parts = [Traffic(chain.raw, chain.sent, chain.saved()) for chain in far]
+        if self.kkt is not None and (self._plain or far):
+            kept_back = self.kkt.dropped_entries * (8 + self._spec.push_width * self._spec.itemsize)
+            parts.append(Traffic(kept_back, 0, {"kkt": kept_back}))
+        return Traffic.total([Traffic(self._plain, self._plain, {}, self.fetched), *parts])
+
+
+def _room(wire: Wire) -> int:
+    assert not isinstance(wire.keys, range)
+    return (wire.keys.nbytes + wire.values.nbytes + 7) & ~7
