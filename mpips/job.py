@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mpips import rule
+from mpips.algorithms.settings import BlockSettings
 from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.job_source import JobFileError, JobSource
-from mpips.algorithms.settings import BlockSettings
 from mpips.plan import Delay, Memory
 from mpips.program import PROGRAMS, WATCH
 from mpips.scheduler.view import Roles
@@ -105,8 +105,8 @@ class GroupSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ConsistencySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[consistency]``: iterations that may be unfinished when the next begins: 0 is sequential, "eventual" any number,
-    "auto" the scheduler's choice.
+    """``[consistency]``: iterations that may be unfinished when the next begins: 0 is sequential, "eventual" any
+    number, "auto" the scheduler's choice.
     """
 
     delay: Annotated[int, msgspec.Meta(ge=0)] | Literal["auto", "eventual"] = "auto"

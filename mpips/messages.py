@@ -138,7 +138,9 @@ class PushReply(Message, frozen=True):
 
 
 class Pull(Message, frozen=True):
-    """Worker on another node → server: leave the values of these keys in your arena."""
+    """Worker on another node → server: leave the values of these keys in your arena; with `above`, also whether this
+    slot of their state is above this threshold.
+    """
 
     time: int
     after: list[int]
@@ -146,6 +148,7 @@ class Pull(Message, frozen=True):
     count: int
     keys: int
     coded: Coded | None
+    above: tuple[int, float] | None
 
 
 class PullScan(Message, frozen=True):
@@ -161,13 +164,16 @@ class PullScan(Message, frozen=True):
 
 
 class PullReply(Message, frozen=True):
-    """Server → worker: the answer of task `time`, `count` rows: keys (for a scan) and values, in my arena."""
+    """Server → worker: the answer of task `time`, `count` rows: keys (for a scan), values, and `flags` bytes of packed
+    bits (if they were asked for), in my arena.
+    """
 
     time: int
     count: int
     keys: int
     values: int
     coded: Coded | None
+    flags: int
 
 
 class KeysWanted(Message, frozen=True):

@@ -1,4 +1,4 @@
-"""What the job file may say of an algorithm, ``[algorithm.NAME]``; apart from the algorithms, which take long to import."""
+"""What the job file may say of an algorithm, ``[algorithm.NAME]``; apart from them, since they take long to import."""
 
 from typing import Annotated, Literal
 

@@ -140,5 +140,9 @@ def batch_of(rows: Rows) -> Batch:
 
 
 EMPTY = Batch(
-    np.empty(0, np.uint64), np.zeros(1, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32)
+    np.empty(0, np.uint64),
+    np.zeros(1, np.int32),
+    np.empty(0, np.int32),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
 )

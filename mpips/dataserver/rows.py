@@ -52,8 +52,12 @@ class Rows:
 def concatenate(blocks: list[Rows]) -> Rows:
     """The rows of all blocks, one block after another; there is at least one."""
     starts = np.cumsum([0] + [block.keys.size for block in blocks])
-    ones = any(block.values.size for block in blocks)  # where one block has values, those that are all 1 are written out
-    values = [block.values if block.values.size or not ones else np.ones(block.keys.size, np.float32) for block in blocks]
+    ones = any(
+        block.values.size for block in blocks
+    )  # where one block has values, those that are all 1 are written out
+    values = [
+        block.values if block.values.size or not ones else np.ones(block.keys.size, np.float32) for block in blocks
+    ]
     indptr = [block.indptr[:-1] + start for block, start in zip(blocks, starts[:-1], strict=True)]
     return Rows(
         np.concatenate([block.labels for block in blocks]),

@@ -17,7 +17,6 @@ from mpips.kernels.partition import shard_of
 from mpips.kernels.sparse import AHEAD, fetch, find, is_full, occupy
 from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Proximal, Sgd
 
-
 LEAST_CURVATURE = 1e-8
 LEAST_RADIUS = 0.1
 
@@ -110,8 +109,8 @@ def _part(rule, updates, at):
 
 @njit(nogil=True, cache=True)
 def apply_range(rule, words, header, values, state, updates):
-    """Apply `updates` (n·inputs,) to neighbouring `values` (n,) with `state` (n, slots) of the shard whose header is at a
-    word.
+    """Apply `updates` (n·inputs,) to neighbouring `values` (n,) with `state` (n, slots) of a shard; `header` is the
+    word of its header.
     """
     words[header + VERSION] += 1
     release()
@@ -123,8 +122,8 @@ def apply_range(rule, words, header, values, state, updates):
 
 @njit(nogil=True, cache=True)
 def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
-    """Apply `updates` (n, width·inputs) to the rows `keys` (n,), sorted by shard, of a dense table whose headers begin at a
-    word.
+    """Apply `updates` (n, width·inputs) to the rows `keys` (n,), sorted by shard, of a dense table; `headers` is the
+    word of its first header.
 
     Returns how many were applied: all, unless a shard is not held here.
     """

@@ -75,6 +75,25 @@ def gather_sparse(words, cells, places, bits, width, stride, keys, out):
 
 
 @njit(nogil=True, cache=True)
+def flag_dense(words, cells, places, bits, width, slots, slot, threshold, keys, out):
+    """Say of the rows `keys` (n,) of a dense table, into `out` (n,) bool, whether the update state in `slot` of any of
+    their values is above a threshold; keys whose shard is not on this node are left.
+    """
+    mask = np.uint64((np.int64(1) << bits) - 1)
+    for i in range(keys.size):
+        shard = keys[i] >> np.uint64(bits)
+        header = places[shard, 0]
+        if header < 0:
+            continue
+        first = (places[shard, 1] + block_of(words[header + LOCATION])) // cells.itemsize + (np.int64(width) << bits)
+        row = np.int64(keys[i] & mask) * width
+        out[i] = False
+        for j in range(width):
+            if cells[first + (row + j) * slots + slot] > threshold:
+                out[i] = True
+
+
+@njit(nogil=True, cache=True)
 def read_range(words, header, cells, start, out):
     """Copy `out.size` cells from `start`; True when the shard was not written meanwhile."""
     before = words[header + VERSION]

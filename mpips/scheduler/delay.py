@@ -1,8 +1,8 @@
 """The delay chosen by the system: raised while workers wait for it, kept as long as the objective falls faster. Pure.
 
 What counts is the gain: by how much the objective falls in a second. It is the product of two things that a window of
-work shows: work in a second, which grows with the delay until nobody waits, and the fall of the objective by work, which
-shrinks as updates get stale. Li et al. 2014, section 3.5, leave the choice open.
+work shows: work in a second, which grows with the delay until nobody waits, and the fall of the objective by work,
+which shrinks as updates get stale. Li et al. 2014, section 3.5, leave the choice open.
 """
 
 import math

@@ -1,5 +1,6 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
 
 Array = np.ndarray[Any, Any]
+EMPTY = np.empty(0, np.uint8)
 
 
 def _within(spec: TableSpec, start: int, end: int, lo: int, keys: Array | None, values: Array) -> tuple[Any, Array]:
@@ -194,22 +196,24 @@ class Server:
         def answer(keys: Array) -> None:
             values = np.zeros((keys.size, spec.width), spec.dtype)
             shards.pull(keys, values)
+            flags = EMPTY
+            if message.above is not None:
+                bits = np.packbits(shards.above(keys, *message.above))
+                flags = np.frombuffer(zlib.compress(bits.tobytes()), np.uint8)
+            self._plain += flags.nbytes
             if message.coded is None:
                 self._plain += values.nbytes
+                parts, coded = [values.reshape(-1).view(np.uint8)], None
+            else:
+                wire = self._incoming.chain(source, message.table, "pull").encode(keys, values)
+                assert not isinstance(wire.keys, range)
+                parts, coded = [wire.keys, wire.values], Coded(wire.keys.nbytes, wire.values.nbytes, wire.notes)
+            before = sum(part.nbytes for part in parts)
 
-                def plain(slot: int) -> PullReply:
-                    return PullReply(message.time, keys.size, slot, slot, None)
+            def reply(slot: int) -> PullReply:
+                return PullReply(message.time, keys.size, slot, slot + before - parts[-1].nbytes, coded, flags.nbytes)
 
-                self._leave(source, message.time, [values], plain)
-                return
-            wire = self._incoming.chain(source, message.table, "pull").encode(keys, values)
-            assert not isinstance(wire.keys, range)
-            coded = Coded(wire.keys.nbytes, wire.values.nbytes, wire.notes)
-
-            def packed(slot: int) -> PullReply:
-                return PullReply(message.time, wire.count, slot, slot + coded.keys, coded)
-
-            self._leave(source, message.time, [wire.keys, wire.values], packed)
+            self._leave(source, message.time, [*parts, flags], reply)
 
         def run() -> None:
             self._incoming.request(source, message, answer)
@@ -223,7 +227,7 @@ class Server:
             self._plain += keys.nbytes + values.nbytes
 
             def reply(slot: int) -> PullReply:
-                return PullReply(message.time, keys.size, slot, slot + keys.nbytes, None)
+                return PullReply(message.time, keys.size, slot, slot + keys.nbytes, None, 0)
 
             self._leave(source, message.time, [keys, values], reply)
 

@@ -13,7 +13,7 @@ from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
-from mpips.kernels.gather import gather_dense, gather_sparse
+from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import shard_of, shard_starts
 from mpips.rule import RuleError, make
 from mpips.server.clock import RangeClock
@@ -247,6 +247,14 @@ class Shards:
             gather_dense(self._words, self._cells, self._local, spec.shard_bits, spec.width, keys, flat)
         else:
             gather_sparse(self._words, self._cells, self._local, spec.shard_bits, spec.width, self._stride, keys, flat)
+
+    def above(self, keys: Array, slot: int, threshold: float) -> Array:
+        """Whether a slot of the update state of rows (n,) of a dense table is above a threshold, (n,) bool."""
+        spec, flags = self.spec, np.zeros(keys.size, np.bool_)
+        flag_dense(
+            self._words, self._cells, self._local, spec.shard_bits, spec.width, spec.slots, slot, threshold, keys, flags
+        )
+        return flags
 
     def scan(self, lo: int, hi: int | None) -> tuple[Array, Array]:
         """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no

@@ -1,7 +1,8 @@
 """Reading the shards of servers on other nodes: a range by one-sided reads, a key list or a scan by an answer."""
 
+import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,14 @@ from mpips.worker.outgoing import Outgoing
 
 Array = np.ndarray[Any, Any]
 NO_VALUES = np.empty(0, np.uint8)
+
+
+class Above(NamedTuple):
+    """A question that goes with a pull of rows: is this slot of their state above this threshold? Into `out` (n,)."""
+
+    slot: int
+    threshold: float
+    out: Array
 
 
 class Far:
@@ -62,7 +71,13 @@ class Far:
         return {server: (bounds[i], bounds[i + 1]) for i, server in self._servers.items() if bounds[i + 1] > bounds[i]}
 
     def pull_keys(
-        self, task: Task[Any], keys: Keys, out: Array, after: Sequence[Task[Any]], finish: Callable[[], None]
+        self,
+        task: Task[Any],
+        keys: Keys,
+        out: Array,
+        after: Sequence[Task[Any]],
+        finish: Callable[[], None],
+        above: Above | None = None,
     ) -> None:
         """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`."""
         groups = self.among(keys)
@@ -73,16 +88,20 @@ class Far:
         if not filtered:
             self._outgoing.count((server, part.nbytes) for server, part in asked.items())
 
+        asked_flags = (above.slot, above.threshold) if above is not None else None
+
         def send(time: int, after: list[int]) -> None:
             for server, (at, _, count, coded) in laid.items():
                 coded = coded if filtered else None
-                self._fabric.send(server, Pull(time, after, self._index, count, at, coded))
+                self._fabric.send(server, Pull(time, after, self._index, count, at, coded, asked_flags))
 
         def answered(source: int, reply: PullReply) -> None:
             start, end = groups[source]
 
-            def arrived(part: Array) -> None:
+            def arrived(part: Array, flags: Array) -> None:
                 scatter_rows(part, order[start:end], out)
+                if above is not None:
+                    above.out[order[start:end]] = flags
                 self._take(task, source, finish)
 
             self._fetch_answer(task, source, reply, asked[source], arrived)
@@ -90,27 +109,32 @@ class Far:
         self._issued.issue(task, groups, send, after, answered)
 
     def _fetch_answer(
-        self, task: Task[Any], server: int, reply: PullReply, asked: Array, then: Callable[[Array], None]
+        self, task: Task[Any], server: int, reply: PullReply, asked: Array, then: Callable[[Array, Array], None]
     ) -> None:
-        """Read the values (n, width) of an answer, as they are or as filters packed them, and call `then` with them."""
-        coded = reply.coded
-        if coded is None:
-            part = np.empty((asked.size, self._spec.width), self._spec.dtype)
-            self._fabric.fetch(server, reply.values, part, lambda: then(part))
-            return
-        blob = np.empty(coded.keys + coded.values, np.uint8)
+        """Read an answer; call `then` with values (n, width), unpacked by the filters if there are any, and flags (n,)."""
+        coded, shape = reply.coded, (asked.size, self._spec.width)
+        before = np.zeros(shape, self._spec.dtype).nbytes if coded is None else coded.keys + coded.values
+        blob = np.empty(before + reply.flags, np.uint8)
 
         def arrived() -> None:
+            flags = NO_VALUES
+            if reply.flags:
+                flags = np.unpackbits(
+                    np.frombuffer(zlib.decompress(blob[before:].tobytes()), np.uint8), count=asked.size
+                )
+            if coded is None:
+                then(blob[:before].view(self._spec.dtype).reshape(shape), flags)
+                return
             chain = self._outgoing.chain(server, "pull")
             try:
-                packet = chain.decode(blob[: coded.keys], blob[coded.keys :], coded.notes, reply.count, asked)
+                packet = chain.decode(blob[: coded.keys], blob[coded.keys : before], coded.notes, reply.count, asked)
             except Error as error:
                 task.fail(error)
-                then(np.zeros((asked.size, self._spec.width), self._spec.dtype))
-                return
-            then(packet.values)
+                then(np.zeros(shape, self._spec.dtype), flags)
+            else:
+                then(packet.values, flags)
 
-        self._fabric.fetch(server, reply.keys, blob, arrived)
+        self._fabric.fetch(server, reply.keys if coded is not None else reply.values, blob, arrived)
 
     def scan(
         self,

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpips.fabric import Fabric
 from mpips.kernels import header, sparse
-from mpips.kernels.gather import gather_dense, gather_sparse, read_range
+from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse, read_range
 from mpips.table import TableSpec
 
 Array = np.ndarray[Any, Any]
@@ -50,6 +50,13 @@ class Near:
             gather_dense(self._words, self._cells, self._places, spec.shard_bits, spec.width, keys, out)
         else:
             gather_sparse(self._words, self._cells, self._places, spec.shard_bits, spec.width, self._stride, keys, out)
+
+    def above(self, keys: Array, slot: int, threshold: float, out: Array) -> None:
+        """Say of those rows (n,) of a dense table that are here whether a slot of their state is above a threshold."""
+        spec = self._spec
+        flag_dense(
+            self._words, self._cells, self._places, spec.shard_bits, spec.width, spec.slots, slot, threshold, keys, out
+        )
 
     def values(self, shard: int) -> Array:
         """Values (rows·width,) of a dense shard, as a view: it stays where it is."""

@@ -22,7 +22,7 @@ from mpips.tasks import Issued, Task
 from mpips.tasks.issued import SendIt
 from mpips.tasks.lane import Lane
 from mpips.worker.algebra import Algebra
-from mpips.worker.far import Far
+from mpips.worker.far import Above, Far
 from mpips.worker.keys import KeyRangeError, Keys, key_list, key_range
 from mpips.worker.near import Near
 from mpips.worker.outgoing import Outgoing
@@ -313,7 +313,12 @@ class Table(Algebra):
     # --- pull -------------------------------------------------------------------------------------------------------
 
     def pull(
-        self, keys: Any, out: Array | None = None, after: Iterable[Task[Any]] = (), consistent: bool = False
+        self,
+        keys: Any,
+        out: Array | None = None,
+        after: Iterable[Task[Any]] = (),
+        consistent: bool = False,
+        above: tuple[int, float] | None = None,
     ) -> Task[Any]:
         """Read values.
 
@@ -323,12 +328,15 @@ class Table(Algebra):
         out : array of the result's shape and the table's dtype to read into; a new one by default.
         after : tasks that must be finished before this one reads.
         consistent : have every shard of a dense range read between two pushes, never in the midst of one.
+        above : of a list of rows of a dense table, also say whether this slot of their update state is above this
+            threshold.
 
         Returns
         -------
         Task
             whose result is values (n,) or (n, width); a range of a sparse table gives its keys and values,
-            ``(keys (n,), values)``, sorted by key. Keys that were never pushed are zero.
+            ``(keys (n,), values)``, sorted by key; `above` gives values and flags (n,) bool. Keys that were never
+            pushed are zero.
         """
         before = [*after, *self._older_pushes()]
         if isinstance(keys, range | slice):
@@ -344,9 +352,10 @@ class Table(Algebra):
         if not isinstance(keys, Keys):
             keys = self.keys(keys)
         listed, rows = keys, self._result(keys.array.size, out)
+        asked = self._asked(above, rows.shape[0])
         task = Task(self._issued, f'pull of {rows.shape[0]:,} keys from table "{self.name}"')
         local = bool(self._near.shards) or not (self._far and self._far.among(keys))
-        self._when_local(task, local, lambda after: self._pull_keys(task, listed, rows, after), before)
+        self._when_local(task, local, lambda after: self._pull_keys(task, listed, rows, asked, after), before)
         return task
 
     def _when_local(
@@ -368,15 +377,25 @@ class Table(Algebra):
             )
         return out.reshape(n, self.spec.width)
 
-    def _pull_keys(self, task: Task[Any], keys: Keys, out: Array, after: list[Task[Any]]) -> None:
+    def _asked(self, above: tuple[int, float] | None, n: int) -> Above | None:
+        if above is None:
+            return None
+        if self.spec.kind != "dense" or not 0 <= above[0] < self.spec.slots:
+            raise ValueError(f'table "{self.name}" has no slot {above[0]} of update state to compare')
+        return Above(*above, np.zeros(n, np.bool_))
+
+    def _pull_keys(self, task: Task[Any], keys: Keys, out: Array, above: Above | None, after: list[Task[Any]]) -> None:
         if self._near.shards:
             self._near.gather(keys.array, out.reshape(-1))
+            if above is not None:
+                self._near.above(keys.array, *above)
 
         def finish() -> None:
-            task.finish(out.reshape(self._shape(out.shape[0])))
+            values = out.reshape(self._shape(out.shape[0]))
+            task.finish(values if above is None else (values, above.out))
 
         if self._far and self._far.among(keys):
-            self._far.pull_keys(task, keys, out, after, finish)
+            self._far.pull_keys(task, keys, out, after, finish, above)
         else:
             finish()
 

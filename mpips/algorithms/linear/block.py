@@ -35,12 +35,11 @@ class Block(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """One that is under way: the columns whose derivatives were pushed, their new weights, and what they violate."""
+    """One that is under way: the columns whose derivatives were pushed, and the pull of their new weights."""
 
     block: Block
     columns: Array
-    weights: Task[Any]
-    violated: Task[Any] | None
+    pull: Task[Any]
 
 
 class Solver:
@@ -64,7 +63,7 @@ class Solver:
                 self._starts, self._rows, self._values, block.lo, block.hi, np.zeros(len(rows)), self._reaches
             )
         self._under_way: deque[Iteration] = deque()
-        self._fold(np.arange(rows.keys.size), table.pull(rows.keys).wait())
+        self._move(np.arange(rows.keys.size), table.pull(rows.keys).wait())
 
     def _cut(self) -> Iterator[Block]:
         rows = self._table.spec.rows
@@ -75,8 +74,8 @@ class Solver:
                 if edges[i + 1] > edges[i]:
                     yield Block(range(int(edges[i]), int(edges[i + 1])), int(places[i]), int(places[i + 1]))
 
-    def _fold(self, columns: Array, weights: Array) -> None:
-        """Take new weights of some columns over into the scores."""
+    def _move(self, columns: Array, weights: Array) -> None:
+        """Bring the scores up to new weights of some columns."""
         steps = weights - self._weights[columns]
         self._weights[columns] = weights
         self._radius[columns] = 2 * np.abs(steps) + LEAST_RADIUS
@@ -84,6 +83,8 @@ class Solver:
 
     def _iterate(self, block: Block) -> None:
         """Push the derivatives of a block, once all but `delay` of the iterations before are folded in."""
+        while any(iteration.block is block for iteration in self._under_way):
+            self._fold(self._under_way.popleft())
         self._land(self._table.delay)
         columns = np.arange(block.lo, block.hi)
         if self._kkt is not None:
@@ -96,21 +97,24 @@ class Solver:
         both[:, 1] *= 1 + len(self._under_way)  # as many steps are added up before any of them is seen
         keys = self._keys[columns]
         push = self._table.push(keys, both, within=block.keys)
-        pull = self._table.pull(keys, after=[push])
-        violated = (
-            self._table.call("above", block.keys, [VIOLATION, self._kkt.tolerance], [push]) if self._kkt else None
-        )
-        self._under_way.append(Iteration(block, columns, pull, violated))
+        violated = (VIOLATION, self._kkt.tolerance) if self._kkt is not None else None
+        pull = self._table.pull(keys, after=[push], above=violated)
+        self._under_way.append(Iteration(block, columns, pull))
 
     def _land(self, delay: int | None) -> None:
         """Fold in what has come, and wait for the oldest iterations while more than `delay` are under way."""
         queue = self._under_way
-        while queue and (queue[0].weights.done() or (delay is not None and len(queue) > delay)):
-            block, columns, weights, violated = queue.popleft()
-            self._fold(columns, weights.wait())
-            if self._kkt is not None and violated is not None:
-                keys = self._keys[block.lo : block.hi]
-                self._kkt.learn(keys, np.where(np.isin(keys, violated.wait(), assume_unique=True), np.inf, 0.0))
+        while queue and (queue[0].pull.done() or (delay is not None and len(queue) > delay)):
+            self._fold(queue.popleft())
+
+    def _fold(self, iteration: Iteration) -> None:
+        """Take the new weights of an iteration over, and note which of them are not worth another look."""
+        if self._kkt is None:
+            self._move(iteration.columns, iteration.pull.wait())
+            return
+        weights, violating = iteration.pull.wait()
+        self._move(iteration.columns, weights)
+        self._kkt.learn(self._keys[iteration.columns], np.where(violating, np.inf, 0.0))
 
     def _objective(self) -> tuple[float, float]:
         """This worker's part of the objective, and its number of rows; the first worker has the penalty too."""
