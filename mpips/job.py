@@ -102,6 +102,12 @@ class GroupSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     workers: Annotated[int, msgspec.Meta(ge=1)] = 1
     program: str
+    delay: Annotated[int, msgspec.Meta(ge=0)] | Literal["eventual"] = "eventual"
+
+    @property
+    def bound(self) -> int | None:
+        """The delay as a plan has it."""
+        return None if self.delay == "eventual" else self.delay
 
 
 class ConsistencySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -80,10 +80,11 @@ def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bo
 
 
 class Group(NamedTuple):
-    """Workers that run a program of their own beside the main one, until that is over."""
+    """Workers that run a program of their own beside the main one, until that is over; `delay` as of a plan."""
 
     program: "Callable[[Worker], Any]"
     workers: int
+    delay: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,12 @@ class Plan:
     separate_nodes: bool = False
     text: str = ""
 
-    @property
-    def workers_delay(self) -> int | None:
-        """What a worker's tables begin with: where batches are handed out, the scheduler sees to the delay."""
+    def delay_of(self, group: str) -> int | None:
+        """What the tables of a group's workers begin with: where batches are handed out, the scheduler sees to the
+        delay.
+        """
+        if group in self.groups:
+            return self.groups[group].delay
         if self.data is not None and not self.keeps_rows:
             return None
         return 0 if self.delay == "auto" else self.delay

@@ -90,7 +90,8 @@ class Rank:
             if plan.data is not None and fabric.rank in view.data_servers:
                 role = DataServer(fabric, view.data_servers, view.scheduler, plan.data, plan.base, plan.run)
             if fabric.rank in view.workers:
-                role = worker = Worker(fabric, view, issued, plan.workers_delay)
+                delay = plan.delay_of(view.group_of(fabric.rank))
+                role = worker = Worker(fabric, view, issued, delay)
         except Error as error:
             if fabric.rank == view.scheduler and self._desk is None:
                 self._announce_refusal(str(error))

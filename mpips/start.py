@@ -28,8 +28,8 @@ REMEDY = "set [memory] {role} in the job file"
 def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     """Live the life of this process's rank; collective over `MPI.COMM_WORLD`.
 
-    Returns how the job ended; on the scheduler's rank with what the programs returned. A job that does not finish ends this
-    process; the scheduler's has exit code 1.
+    Returns how the job ended; on the scheduler's rank with what the programs returned. A job that does not finish ends
+    this process; the scheduler's has exit code 1.
     """
     _die_with_parent()
     from mpi4py import MPI
@@ -210,9 +210,8 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
 
     def group(section: GroupSection) -> Group:
         watch = section.program == WATCH
-        return Group(
-            (lambda worker: linear.watch(worker, table)) if watch else PROGRAMS[section.program], section.workers
-        )
+        program = (lambda worker: linear.watch(worker, table)) if watch else PROGRAMS[section.program]
+        return Group(program, section.workers, section.bound)
 
     groups = {name: group(section) for name, section in job.groups.items()}
     return Plan(

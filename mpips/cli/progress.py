@@ -79,11 +79,11 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Show an event of the job."""
-        if event.get("event") in ("progress", "epoch"):
+        if event.get("event") in ("progress", "epoch", "report"):
             now = time.monotonic()
             if self._live is not None or now >= self._next_line:
                 self._next_line = now + PLAIN_EVERY
-                self.stage(_progress(event))
+                self.stage(_pass(event) if event.get("event") == "report" else _progress(event))
             return
         if event.get("event") == "stopping":
             self.stage(f"stopping: {event.get('reason')}")
@@ -103,7 +103,14 @@ def _progress(event: Event) -> str:
     loads = list((event.get("servers") or {}).values())
     if loads:
         parts.append("servers " + " ".join(f"{load:.0%}" for load in loads[:8]) + (" …" if len(loads) > 8 else ""))
+    if event.get("delay") is not None:
+        parts.append(f"delay {event['delay']}")
     return " · ".join(parts)
+
+
+def _pass(event: Event) -> str:
+    figures = {name: value for name, value in event.items() if name not in ("time", "event", "pass")}
+    return f"pass {event.get('pass', 0):.0f} · {_metrics(figures)}"
 
 
 def _describe(event: Event) -> str | None:
@@ -136,10 +143,14 @@ def shown(value: Any) -> str:
 
 
 def _thousands(value: float) -> str:
-    for limit, unit in ((1e6, " M"), (1e3, " k")):
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= limit:
             return f"{value / limit:.2f}{unit}"
     return f"{value:.0f}"
+
+
+def _bytes(count: float) -> str:
+    return f"{_thousands(count)}B" if count >= 1e3 else f"{count:.0f} B"
 
 
 def summary(result: dict[str, Any], folder: Path) -> Table:
@@ -152,6 +163,13 @@ def summary(result: dict[str, Any], folder: Path) -> Table:
         table.add_row("seconds", f"{result['seconds']:.1f}")
     if result.get("examples_per_second"):
         table.add_row("examples/s", f"{_thousands(result['examples_per_second'])}")
+    for side, count in (result.get("traffic") or {}).items():
+        if side != "filters" and count.get("sent"):
+            without = f" ({_bytes(count['raw'])} without filters)" if count["raw"] > count["sent"] else ""
+            table.add_row(f"{side} sent", f"{_bytes(count['sent'])}{without}")
+    saved = (result.get("traffic") or {}).get("filters") or {}
+    if saved:
+        table.add_row("saved by", escape(", ".join(f"{name} {_bytes(count)}" for name, count in saved.items())))
     roles = result.get("roles") or {}
     if roles:
         table.add_row("roles", escape(", ".join(_counted(role, count) for role, count in roles.items() if count)))

@@ -192,15 +192,36 @@ def apply_sparse(rule, words, cells, headers, keys, updates, bits, width, slots,
     return keys.size
 
 
+@njit(nogil=True, cache=True)
+def apply_rows(rule, words, cells, headers, keys, rows, updates, bits, width, slots):
+    """The same for keys whose rows in a sparse table are known: the words where they begin (n,), from `resolve`."""
+    ratio = 8 // cells.itemsize
+    for i in range(keys.size):
+        if i + AHEAD < keys.size:
+            prefetch(words, rows[i + AHEAD])
+        header = headers + shard_of(keys[i], False, bits) * WORDS
+        values = (rows[i] + 1) * ratio
+        states = values + width
+        words[header + VERSION] += 1
+        release()
+        for j in range(width):
+            at = values + j
+            held = states + j * slots
+            cells[at] = step(rule, cells[at], part(rule, updates[i], j), cells[held : held + slots])
+        release()
+        words[header + VERSION] += 1
+
+
 class Loops(NamedTuple):
-    """The three loops that apply a rule."""
+    """The loops that apply a rule."""
 
     range: Any
     dense: Any
     sparse: Any
+    rows: Any
 
 
-_CACHED = Loops(apply_range, apply_dense, apply_sparse)
+_CACHED = Loops(apply_range, apply_dense, apply_sparse, apply_rows)
 
 
 def loops(rule: Any) -> Loops:

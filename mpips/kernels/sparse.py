@@ -59,6 +59,26 @@ def fetch(words, header, base, stride, key):
 
 
 @njit(nogil=True, cache=True)
+def resolve(words, headers, keys, bits, stride, rows):
+    """The word where the row of each key (n,) begins, into `rows` (n,), or -1; returns how many keys have none.
+
+    `headers` is the word of the table's first header, `bits` log2 of its shards.
+    """
+    missing = 0
+    for i in range(keys.size):
+        where = words[headers + shard_of(keys[i], False, bits) * WORDS + LOCATION]
+        row = np.int64(-1)
+        if where != 0:
+            block = block_of(where) >> 3
+            row = find(words, block, bits_of(where), stride, keys[i])
+            rows[i] = block + row * stride
+        if row < 0:
+            rows[i] = -1
+            missing += 1
+    return missing
+
+
+@njit(nogil=True, cache=True)
 def occupy(words, block, bits, stride, row, key):
     """Write a key into its row, after the values that readers may find there."""
     release()

@@ -19,6 +19,7 @@ from mpips.scheduler.view import MAIN, View
 from mpips.table import TableSpec
 
 DRAIN_SECONDS = 5.0
+OF_A_PASS = ("pass", "active")  # figures that say nothing of the result
 
 
 class Send(NamedTuple):
@@ -301,7 +302,7 @@ class Scheduler:
 
     def _figures(self, source: int, message: m.Report, now: float) -> None:
         """A program says how far it has come; a batch solver counts its passes."""
-        self.metrics.update((name, figure) for name, figure in message.figures.items() if name != "pass")
+        self.metrics.update((name, figure) for name, figure in message.figures.items() if name not in OF_A_PASS)
         if "pass" in message.figures:
             self._passes = int(message.figures["pass"])
             self.tally.passed(self._passes, now)

@@ -17,6 +17,7 @@ from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import shard_of, shard_starts
 from mpips.rule import RuleError, make
 from mpips.server.clock import RangeClock
+from mpips.server.resolved import Resolved
 from mpips.table import HEADER_BYTES, TableSpec
 
 FEWEST_BITS = 6
@@ -57,6 +58,9 @@ class Shards:
         self._threads = threads
         self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
         self._growing = Lock()
+        self._resolved = Resolved(
+            lambda keys, rows: sparse.resolve(self._words, self._headers, keys, spec.shard_bits, self._stride, rows)
+        )
         self._local = np.empty((spec.shards, 2), np.int64)
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
         self._local[:, 1] = 0
@@ -76,6 +80,11 @@ class Shards:
         try:
             if spec.kind == "sparse":
                 self._loops.sparse(*shape, spec.slots, self._stride, 0)
+                if any(each.get("name") == "key_cache" for each in spec.push_filters):
+                    no_keys.flags.writeable = False  # as the lists are that come from there
+                    rows, sizes = np.empty(0, np.int64), (spec.shard_bits, spec.width, spec.slots)
+                    self._loops.rows(*shape[:4], no_keys, rows, no_rows, *sizes)
+                    self._resolved.rows(no_keys)
                 return
             self._loops.dense(*shape, spec.slots)
             state = self._cells[:0].reshape(0, spec.slots)
@@ -108,6 +117,7 @@ class Shards:
     def clear(self) -> None:
         """Make all shards as empty as new ones."""
         self.clock.forget()
+        self._resolved.forget()
         for shard in self.held:
             head = self._header(shard)
             block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
@@ -138,6 +148,7 @@ class Shards:
         sparse.move(self._words, old_block // 8, bits, block // 8, bits + 1, self._stride)
         head[header.LOCATION] = header.location(block, bits + 1)
         self._space.free(old_block)
+        self._resolved.forget()
 
     # --- push -------------------------------------------------------------------------------------------------------
 
@@ -164,16 +175,23 @@ class Shards:
         ArenaFull
             when a sparse table can't grow.
         """
+        rows = self._resolved.rows(keys) if self.spec.kind == "sparse" else None
         if self._pool is None or keys.size < THREADED_ROWS:
-            self._push(keys, updates)
+            self._push(keys, updates, rows)
             return
         cuts = shard_starts(keys, self.spec.kind == "dense", self.spec.shard_bits, self._threads)
-        parts = [(keys[a:b], updates[a:b]) for a, b in pairwise(cuts) if b > a]
+        parts = [(keys[a:b], updates[a:b], None if rows is None else rows[a:b]) for a, b in pairwise(cuts) if b > a]
         for _ in self._pool.map(lambda part: self._push(*part), parts):
             pass
 
-    def _push(self, keys: Array, updates: Array) -> None:
+    def _push(self, keys: Array, updates: Array, rows: Array | None) -> None:
         spec = self.spec
+        if rows is not None:
+            self._loops.rows(
+                self._rule, self._words, self._cells, self._headers, keys, rows, updates,
+                spec.shard_bits, spec.width, spec.slots,
+            )  # fmt: skip
+            return
         if spec.kind == "dense":
             done = self._loops.dense(
                 self._rule,

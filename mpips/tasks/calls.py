@@ -23,9 +23,9 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {}
 def function(called: Function) -> Function:
     """Register ``f(role, argument) -> reply`` under its own name, for `Conductor.call` and `Worker.call`.
 
-    `role` is what the rank is: a `Worker`, `Server` or `DataServer`, or None for a rank that is none of these. The argument
-    and the reply are anything that msgpack can hold; a task, or a list of tasks, as the reply makes these its subtasks.
-    It runs when its rank next waits or looks for messages, and must not wait itself.
+    `role` is what the rank is: a `Worker`, `Server` or `DataServer`, or None for a rank that is none of these. The
+    argument and the reply are anything that msgpack can hold; a task, or a list of tasks, as the reply makes these its
+    subtasks. It runs when its rank next waits or looks for messages, and must not wait itself.
     """
     FUNCTIONS[called.__name__] = called
     return called

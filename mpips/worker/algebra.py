@@ -34,22 +34,22 @@ class Algebra(ABC):
     ) -> Task[Any]:
         """Run a shard function."""
 
-    def norm(self, ord: float = 2, keys: range | slice = slice(None)) -> float:
+    def norm(self, order: float = 2, keys: range | slice = slice(None)) -> float:
         """Norm of the values in a key range, computed by the servers.
 
         Parameters
         ----------
-        ord : 1, 2 or ``np.inf``.
+        order : 1, 2 or ``np.inf``.
 
         Raises
         ------
         ValueError
-            for another `ord`.
+            for another order.
         """
-        if ord not in NORMS:
-            raise ValueError(f"norms are of order 1, 2 or inf, got {ord}")
-        found = float(self.call(NORMS[ord], keys).wait())
-        return found**0.5 if ord == 2 else found
+        if order not in NORMS:
+            raise ValueError(f"norms are of order 1, 2 or inf, got {order}")
+        found = float(self.call(NORMS[order], keys).wait())
+        return found**0.5 if order == 2 else found
 
     def nonzeros(self, keys: range | slice = slice(None)) -> int:
         """How many values in a key range are not zero, counted by the servers."""
@@ -85,7 +85,7 @@ class Algebra(ABC):
     __array_ufunc__ = None  # NumPy leaves ``X @ table`` to the table
 
     def __add__(self, other: "Algebra | Vector") -> Vector:
-        """The sum of two tables, or of a table and a vector, over all keys; for a part of them: ``w[keys] + u[keys]``."""
+        """The sum of two tables, or of a table and a vector, over all keys; of a part of them: ``w[keys] + u[keys]``."""
         return self[:] + (other[:] if isinstance(other, Algebra) else other)
 
     def __sub__(self, other: "Algebra | Vector") -> Vector:

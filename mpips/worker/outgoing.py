@@ -60,7 +60,9 @@ class Outgoing:
         return found
 
     def lay(self, task: Task[Any], direction: Direction, parts: dict[int, tuple[Array, Array]]) -> dict[int, Laid]:
-        """Pack what goes to each server, keys (n,) and values (n, width), and lay it into the arena for the task's life."""
+        """Pack what goes to each server, keys (n,) and values (n, width), and lay it into the arena until the task is
+        over.
+        """
         wires = {server: self.chain(server, direction).encode(*part) for server, part in parts.items()}
         slot = self._issued.room(sum(_room(wire) for wire in wires.values()))
         task.on_end(lambda: self._fabric.space.free(slot))
