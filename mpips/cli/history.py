@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 from mpips.errors import Error
 from mpips.record import EVENTS, RESULT
 
-LARGEST = 1e100  # what is beyond is no measurement, and would overflow the axes
+SMALLEST, LARGEST = 1e-30, 1e30  # what is beyond is no measurement, and would overflow the axes
 
 
 class HistoryError(Error, OSError):
@@ -99,7 +99,8 @@ def _read_events(history: History, folder: Path) -> None:
     epochs = _curve()
     start = None
     for event in _events(history, folder):
-        start = event["time"] if start is None else start
+        if start is None or event.get("event") == "training":
+            start = event["time"]
         seconds = max(0.0, event["time"] - start)
         match event.get("event"):
             case "progress":
@@ -176,7 +177,7 @@ def _read_result(history: History, folder: Path) -> None:
     history.metrics = {name: value for name, value in _object(result, "metrics").items() if _is_number(value)}
     history.duration = result["seconds"] if _is_number(result.get("seconds")) else None
     traffic = _object(result, "traffic")
-    history.saved = {name: value for name, value in _object(traffic, "filters").items() if _is_number(value)}
+    history.saved = {name: float(value) for name, value in _object(traffic, "filters").items() if _is_number(value)}
     raw = [_object(traffic, role).get("raw") for role in ("workers", "servers")]
     history.raw = float(sum(value for value in raw if _is_number(value)))
 
@@ -196,4 +197,6 @@ def _object(event: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST

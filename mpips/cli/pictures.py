@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -152,7 +153,8 @@ def save(picture: Figure, folder: Path) -> list[Path]:
     paths = [folder / "plot.png", folder / "plot.svg"]
     for path in paths:
         content = BytesIO()
-        with rc_context(STYLE):
+        with rc_context(STYLE), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of labels too long for the layout: there is a picture still
             if path.suffix == ".svg":
                 picture.savefig(content, format="svg", metadata={"Date": None})
             else:
@@ -262,7 +264,7 @@ def _share_time(panels: Sequence[Axes]) -> None:
     for axes in panels:
         axes.set_xlim(0.0, latest or 1.0)
     for axes in panels[-2:]:
-        axes.set_xlabel("seconds since the start")
+        axes.set_xlabel("seconds since training began")
 
 
 def _draw_saved(axes: Axes, histories: Sequence[History], colours: Sequence[Colour]) -> None:

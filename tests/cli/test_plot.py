@@ -122,7 +122,7 @@ def test_each_quantity_has_a_panel_over_seconds_since_the_start(tmp_path: Path) 
     ]
     assert points(panel(picture, "time that workers wait")) == [[(1.0, 0.5), (2.0, 0.25), (3.0, 0.125)]]
     assert {axes.get_xlim() for axes in picture.axes[:4]} == {(0.0, 3.0)}
-    assert [axes.get_xlabel() for axes in picture.axes] == ["", "", *["seconds since the start"] * 2, ""]
+    assert [axes.get_xlabel() for axes in picture.axes] == ["", "", *["seconds since training began"] * 2, ""]
 
 
 def test_ticks_have_units(tmp_path: Path) -> None:
