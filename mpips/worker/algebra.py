@@ -85,7 +85,7 @@ class Algebra(ABC):
     __array_ufunc__ = None  # NumPy leaves ``X @ table`` to the table
 
     def __add__(self, other: "Algebra | Vector") -> Vector:
-        """The sum of two tables, or of a table and a vector, over all keys; of a part of them: ``w[keys] + u[keys]``."""
+        """The sum of two tables, or of a table and a vector, over all keys; of some of them: ``w[keys] + u[keys]``."""
         return self[:] + (other[:] if isinstance(other, Algebra) else other)
 
     def __sub__(self, other: "Algebra | Vector") -> Vector:

@@ -1,5 +1,6 @@
 """Keys as a user names them: a range, or a sorted list; checked, and grouped by the servers that have them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,36 @@ class Keys:
         self.array = array
         self.order = order
         self.bounds = bounds
+
+
+class Placement:
+    """Which server has which shard of a table.
+
+    Parameters
+    ----------
+    spec : the table.
+    heads : server of each shard.
+
+    Attributes
+    ----------
+    servers : all of them, in order.
+    """
+
+    def __init__(self, spec: TableSpec, heads: Sequence[int]) -> None:
+        self.heads = heads
+        self.servers = sorted(set(heads))
+        self._spec = spec
+        position = {server: i for i, server in enumerate(self.servers)}
+        self._server_of = np.array([position[head] for head in heads], np.int64)
+
+    def keys(self, keys: Any) -> Keys:
+        """Check a key list and group it by server; see `key_list`."""
+        return key_list(self._spec, keys, self._server_of, len(self.servers))
+
+    def servers_of(self, lo: int, hi: int) -> list[int]:
+        """The servers that have any of the positions ``[lo, hi)``."""
+        bits = self._spec.shard_bits if self._spec.kind == "dense" else 0
+        return sorted(set(self.heads[lo >> bits : ((hi - 1) >> bits) + 1])) if hi > lo else []
 
 
 def key_list(spec: TableSpec, keys: Any, server_of: Array, servers: int) -> Keys:

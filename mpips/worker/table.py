@@ -5,38 +5,26 @@ answer that the server leaves in its arena. A push leaves keys and values in thi
 message.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.filters import Direction, Kkt
 from mpips.functions import FunctionError, find, reduce_replies, unpack
-from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import CallShards, Push, ShardsReply, Taken, Traffic
+from mpips.messages import CallShards, ShardsReply, Taken, Traffic
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
-from mpips.tasks.issued import SendIt
-from mpips.tasks.lane import Lane
 from mpips.worker.algebra import Algebra
 from mpips.worker.far import Above, Far
-from mpips.worker.keys import KeyRangeError, Keys, key_list, key_range
+from mpips.worker.keys import Keys, Placement, key_range
 from mpips.worker.near import Near
 from mpips.worker.outgoing import Outgoing
+from mpips.worker.pushes import Pushes, ShapeError
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
-
-
-class ShapeError(Error, ValueError):
-    """Values, or an array to read into, that do not have the shape that the keys ask for."""
-
-
-class NonFiniteError(Error, ValueError):
-    """NaN or infinite values in a push, which is refused as a whole."""
 
 
 class Table(Algebra):
@@ -68,17 +56,11 @@ class Table(Algebra):
         self._index = index
         self._fabric = fabric
         self._issued = issued
-        self._lane = Lane()
-        self._steps = 0
-        self._heads = heads
-        self._push_bytes = spec.push_width * spec.itemsize
-        self._servers = sorted(set(heads))
-        position = {server: i for i, server in enumerate(self._servers)}
-        self._server_of = np.array([position[head] for head in heads], np.int64)
+        self._placement = Placement(spec, heads)
         self._near = Near(spec, headers, heads, fabric)
         self._outgoing = Outgoing(spec, fabric, issued)
         self._far = Far(spec, index, headers, heads, fabric, issued, self._outgoing)
-        self._pushes: deque[Task[None]] = deque()
+        self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing)
 
     @property
     def name(self) -> str:
@@ -97,7 +79,7 @@ class Table(Algebra):
         KeyRangeError
             when they are not sorted, not unique or not in the table.
         """
-        return key_list(self.spec, keys, self._server_of, len(self._servers))
+        return self._placement.keys(keys)
 
     def _shape(self, n: int) -> Shape:
         return (n,) if self.spec.width == 1 else (n, self.spec.width)
@@ -125,165 +107,22 @@ class Table(Algebra):
         KeyRangeError, ShapeError, NonFiniteError
             for wrong keys, values of another shape, or NaN or infinite ones; nothing is sent.
         """
-        after = list(after)
-        if isinstance(keys, range | slice):
-            if self.spec.kind == "sparse":
-                raise KeyRangeError(f'table "{self.name}" is sparse: push a key list')
-            lo, hi = key_range(self.spec, keys)
-            assert hi is not None
-            rows = self._rows(values, hi - lo)
-            if not self.spec.push_filters:
-                return self._push_range(lo, hi, rows, after)
-            keys, within = np.arange(lo, hi, dtype=np.uint64), range(lo, hi)
-        if not isinstance(keys, Keys):
-            keys = self.keys(keys)
-        lo, hi = self._about(keys, within)
-        rows = self._rows(values, keys.array.size)
-        if self._outgoing.filters_pushes:
-            return self._push_filtered(keys, rows, lo, hi, after)
-        return self._push_keys(keys, rows, lo, hi, after)
-
-    def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:
-        """The positions that a push of a key list is about."""
-        if within is None:
-            return 0, self.spec.positions
-        if self.spec.kind == "sparse":
-            raise KeyRangeError(f'table "{self.name}" is sparse: its pushes are about all of it')
-        lo, hi = key_range(self.spec, within)
-        assert hi is not None
-        if keys.array.size and not (lo <= int(keys.array[0]) and int(keys.array[-1]) < hi):
-            raise KeyRangeError(
-                f'table "{self.name}": keys {keys.array[0]}…{keys.array[-1]} are not within [{lo}, {hi})'
-            )
-        return lo, hi
-
-    def _rows(self, values: Any, n: int) -> Array:
-        width = self.spec.push_width
-        rows: Array = np.ascontiguousarray(values, self.spec.dtype)
-        if rows.shape != (n, width) and not (width == 1 and rows.shape == (n,)):
-            shape = (n,) if width == 1 else (n, width)
-            raise ShapeError(f'table "{self.name}": {n} keys need values of shape {shape}, got {rows.shape}')
-        return rows.reshape(n, width)
-
-    def _push_keys(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
-        spec, n = self.spec, keys.array.size
-        task: Task[None] = Task(self._issued, f'push of {n:,} keys to table "{self.name}"')
-        if n == 0 and not spec.aggregate:
-            self._issued.when(task, lambda: task.finish(None), after)
-            return task
-        slot = self._issued.room(n * (8 + self._push_bytes))
-        at = slot + 8 * n
-        own_keys = self._fabric.values(self._fabric.rank, slot, n, "uint64")
-        cells = self._fabric.values(self._fabric.rank, at, values.size, spec.dtype)
-        if keys.order.size:
-            np.take(keys.array, keys.order, out=own_keys, mode="clip")  # "raise" would buffer
-            bad = copy_finite_rows(values, keys.order, cells.reshape(values.shape))
-        else:
-            own_keys[:] = keys.array
-            bad = copy_finite(values.reshape(-1), cells)
-        if bad:
-            self._fabric.space.free(slot)
-            self._refuse(bad, values, keys.array)
-        parts = self._parts(keys, lo, hi)
-        self._outgoing.count((server, (end - start) * (8 + self._push_bytes)) for server, (start, end) in parts.items())
-
-        def send(time: int, after: list[int]) -> None:
-            self._steps += 1
-            for server, (start, end) in parts.items():
-                own = slot + 8 * start, at + start * self._push_bytes
-                self._fabric.send(server, Push(time, after, self._index, self._steps, lo, hi, end - start, *own, None))
-
-        task.on_end(lambda: self._fabric.space.free(slot))
-        return self._send(task, parts, send, after)
-
-    def _parts(self, keys: Keys, lo: int, hi: int) -> dict[int, tuple[int, int]]:
-        """The servers that a push of keys goes to, and where the group of each begins and ends.
-
-        A table that aggregates has it sent to all servers of the range: they count who has pushed.
-        """
-        bounds = keys.bounds
-        about = self._servers_of(lo, hi) if self.spec.aggregate else ()
-        return {
-            server: (bounds[i], bounds[i + 1])
-            for i, server in enumerate(self._servers)
-            if bounds[i + 1] > bounds[i] or server in about
-        }
-
-    def _push_filtered(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
-        """The same through the table's filters, which are one chain for each server."""
-        task: Task[None] = Task(self._issued, f'push of {keys.array.size:,} keys to table "{self.name}"')
-        order = keys.order if keys.order.size else np.arange(keys.array.size)
-        grouped = np.empty_like(values)
-        bad = copy_finite_rows(values, order, grouped)
-        if bad:
-            self._refuse(bad, values, keys.array)
-        parts = {
-            server: (keys.array[order[start:end]], grouped[start:end])
-            for server, (start, end) in self._parts(keys, lo, hi).items()
-        }
-        laid = self._outgoing.lay(task, "push", parts)
-        if not self.spec.aggregate:
-            laid = {server: packet for server, packet in laid.items() if packet.entries}
-        if not laid:
-            self._issued.when(task, lambda: task.finish(None), after)
-            return task
-
-        def send(time: int, after: list[int]) -> None:
-            self._steps += 1
-            for server, (at, middle, count, coded) in laid.items():
-                message = Push(time, after, self._index, self._steps, lo, hi, count, at, middle, coded)
-                self._fabric.send(server, message)
-
-        return self._send(task, laid, send, after)
-
-    def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
-        task: Task[None] = Task(self._issued, f'push of rows [{lo}, {hi}) to table "{self.name}"')
-        if lo == hi:
-            self._issued.when(task, lambda: task.finish(None), after)
-            return task
-        slot = self._issued.room(values.nbytes)
-        cells = self._fabric.values(self._fabric.rank, slot, values.size, self.spec.dtype)
-        bad = copy_finite(values.reshape(-1), cells)
-        if bad:
-            self._fabric.space.free(slot)
-            self._refuse(bad, values, range(lo, hi))
-        servers = self._servers_of(lo, hi)
-
-        def send(time: int, after: list[int]) -> None:
-            self._steps += 1
-            message = Push(time, after, self._index, self._steps, lo, hi, hi - lo, None, slot, None)
-            for server in servers:
-                self._fabric.send(server, message)
-
-        task.on_end(lambda: self._fabric.space.free(slot))
-        self._outgoing.count((server, values.nbytes) for server in servers)
-        return self._send(task, servers, send, after)
-
-    def _servers_of(self, lo: int, hi: int) -> list[int]:
-        """The servers that have any of the positions ``[lo, hi)``."""
-        bits = self.spec.shard_bits if self.spec.kind == "dense" else 0
-        return sorted(set(self._heads[lo >> bits : ((hi - 1) >> bits) + 1])) if hi > lo else []
-
-    def _refuse(self, bad: int, values: Array, keys: Any) -> None:
-        row = int(np.argmin(np.isfinite(values).all(axis=1)))
-        raise NonFiniteError(
-            f'push to table "{self.name}" refused: {bad:,} of {values.size:,} values are NaN or infinite, '
-            f"the first at key {keys[row]}"
-        )
-
-    def _send(self, task: Task[None], servers: Iterable[int], send: SendIt, after: list[Task[Any]]) -> Task[None]:
-        self._pushes.append(task)
-        self._issued.issue(task, servers, send, after, lane=self._lane)
-        return task
+        return self._pushes.push(keys, values, list(after), within)
 
     def unfinished(self) -> list[Task[None]]:
         """The pushes of this worker that are not acknowledged yet."""
-        return [push for push in self._pushes if not push.finished]
+        return self._pushes.unfinished()
+
+    def settle(self) -> None:
+        """Wait until every push of this worker is acknowledged; the error of one that failed is raised."""
+        self._pushes.settle()
 
     @property
     def pushes(self) -> int:
         """How many pushes this worker has sent."""
-        return self._steps
+        return self._pushes.sent
+
+    # --- filters ----------------------------------------------------------------------------------------------------
 
     @property
     def kkt(self) -> Kkt | None:
@@ -297,18 +136,6 @@ class Table(Algebra):
     def traffic(self) -> Traffic:
         """What this worker has sent to servers on other nodes."""
         return self._outgoing.traffic()
-
-    def settle(self) -> None:
-        """Wait until every push of this worker is acknowledged; the error of one that failed is raised."""
-        while self._pushes:
-            self._pushes.popleft().wait()
-
-    def _older_pushes(self) -> list[Task[None]]:
-        """The pushes that a pull must come after: all but the newest `delay`, and those that failed."""
-        while self._pushes and self._pushes[0].finished and self._pushes[0].error is None:
-            self._pushes.popleft()
-        surplus = 0 if self.delay is None else len(self._pushes) - self.delay
-        return [self._pushes[i] for i in range(max(surplus, 0))]
 
     # --- pull -------------------------------------------------------------------------------------------------------
 
@@ -338,7 +165,7 @@ class Table(Algebra):
             ``(keys (n,), values)``, sorted by key; `above` gives values and flags (n,) bool. Keys that were never
             pushed are zero.
         """
-        before = [*after, *self._older_pushes()]
+        before = [*after, *self._pushes.older(self.delay)]
         if isinstance(keys, range | slice):
             lo, hi = key_range(self.spec, keys)
             task: Task[Any] = Task(self._issued, f'pull of range [{lo}, {hi}) from table "{self.name}"')
@@ -422,7 +249,7 @@ class Table(Algebra):
 
         if not far:
             one()
-        task.peers = {self._heads[shard] for shard, _, _ in far}
+        task.peers = {self._placement.heads[shard] for shard, _, _ in far}
         for shard, row, cells in far:
             self._far.copy(shard, row, cells, consistent, one)
 
@@ -461,7 +288,7 @@ class Table(Algebra):
         numbers = [float(number) for number in argument]
         task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
         dense = self.spec.kind == "dense" and hi is not None
-        servers = (dense and self._servers_of(lo, hi or 0)) or self._servers
+        servers = (dense and self._placement.servers_of(lo, hi or 0)) or self._placement.servers
         replies: dict[int, Any] = {}
 
         def send(time: int, after: list[int]) -> None:

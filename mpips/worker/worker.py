@@ -33,7 +33,8 @@ from mpips.tasks import Issued, Task, TaskRefused
 from mpips.tasks.calls import call
 from mpips.worker.batches import Batches
 from mpips.worker.keys import KeyRangeError
-from mpips.worker.table import NonFiniteError, Table
+from mpips.worker.pushes import NonFiniteError
+from mpips.worker.table import Table
 
 
 class TrainingError(Error, RuntimeError):
@@ -201,7 +202,7 @@ class Worker:
             when they have more features than a batch can count.
         """
         parts = []
-        for workload, number, batch in self._batches.to_train():
+        for workload, number, batch in self._batches:
             parts.append(batch.rows())
             if number == workload.batches[-1]:
                 self._fabric.send(self._view.scheduler, WorkDone(workload.number, 0, 0.0, b""))
@@ -215,7 +216,7 @@ class Worker:
         TrainingError
             when it pushes NaN or infinite values, or a key that the table does not have, or a server refuses.
         """
-        rows, loss = 0, 0.0
+        rows, loss, waited = 0, 0.0, self._batches.waited
         histogram = np.zeros((2, BINS), np.uint32)
         for workload, number, batch in self._batches:
             try:
@@ -226,13 +227,15 @@ class Worker:
             rows += len(batch)
             if number == workload.batches[-1]:
                 packed = b"" if workload.train else pack(histogram)
-                self._after_pushes(self._reporter(workload, rows, loss, packed))
-                rows, loss = 0, 0.0
+                self._after_pushes(self._reporter(workload, rows, loss, packed, self._batches.waited - waited))
+                rows, loss, waited = 0, 0.0, self._batches.waited
                 histogram[:] = 0
         self.settle()
 
-    def _reporter(self, workload: Workload, rows: int, loss: float, histogram: bytes) -> Callable[[], None]:
-        message = WorkDone(workload.number, rows, loss, histogram)
+    def _reporter(
+        self, workload: Workload, rows: int, loss: float, histogram: bytes, waited: float
+    ) -> Callable[[], None]:
+        message = WorkDone(workload.number, rows, loss, histogram, waited)
         return lambda: self._fabric.send(self._view.scheduler, message)
 
     def _after_pushes(self, then: Callable[[], None]) -> None:

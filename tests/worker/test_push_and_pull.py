@@ -8,7 +8,8 @@ from mpips.messages import Push
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
-from mpips.worker.table import KeyRangeError, NonFiniteError
+from mpips.worker.keys import KeyRangeError
+from mpips.worker.pushes import NonFiniteError
 from tests.simulated import PLACES, SLOW, SimulatedJob, program_plan, run, table
 
 ROWS = 30_000
