@@ -27,13 +27,14 @@ class FunctionError(Error, ValueError):
 
 
 class ShardFunction(NamedTuple):
-    """A registered function (None: built in, see `kernels.functions`), how its replies are reduced, and whether it
-    changes values or state.
+    """A registered function (None: built in, see `kernels.functions`), how its replies are reduced, whether it changes
+    values or state, and whether its argument has a number for each value.
     """
 
     function: Callable[..., Any] | None
     reduce: Reduction
-    writes: bool
+    writes: bool = False
+    by_row: bool = False
 
 
 def _union(replies: Sequence[Array], _: Array) -> Array:
@@ -59,23 +60,26 @@ REDUCTIONS: dict[str, Callable[[Sequence[Any], Array], Any]] = {
 }
 
 FUNCTIONS: dict[str, ShardFunction] = {
-    "sum_of_squares": ShardFunction(None, "sum", False),
-    "sum_of_absolute_values": ShardFunction(None, "sum", False),
-    "largest_absolute_value": ShardFunction(None, "max", False),
-    "nonzeros": ShardFunction(None, "sum", False),
-    "column_sums": ShardFunction(None, "sum", False),
-    "top_k": ShardFunction(None, "top", False),
-    "above": ShardFunction(None, "union", False),
-    "scale": ShardFunction(None, "sum", True),
-    "fill": ShardFunction(None, "sum", True),
-    "clip": ShardFunction(None, "sum", True),
-    "soft_threshold": ShardFunction(None, "sum", True),
-    "shrink": ShardFunction(None, "sum", True),
-    "hard_threshold": ShardFunction(None, "sum", True),
+    "sum_of_squares": ShardFunction(None, "sum"),
+    "sum_of_absolute_values": ShardFunction(None, "sum"),
+    "largest_absolute_value": ShardFunction(None, "max"),
+    "nonzeros": ShardFunction(None, "sum"),
+    "column_sums": ShardFunction(None, "sum"),
+    "dot": ShardFunction(None, "sum", by_row=True),
+    "top_k": ShardFunction(None, "top"),
+    "above": ShardFunction(None, "union"),
+    "scale": ShardFunction(None, "sum", writes=True),
+    "fill": ShardFunction(None, "sum", writes=True),
+    "clip": ShardFunction(None, "sum", writes=True),
+    "soft_threshold": ShardFunction(None, "sum", writes=True),
+    "shrink": ShardFunction(None, "sum", writes=True),
+    "hard_threshold": ShardFunction(None, "sum", writes=True),
 }
 
 
-def shard_function(reduce: Reduction = "sum", writes: bool = False) -> Callable[[Function], Function]:
+def shard_function(
+    reduce: Reduction = "sum", writes: bool = False, by_row: bool = False
+) -> Callable[[Function], Function]:
     """Register a numba function as a shard function under its own name.
 
     Parameters
@@ -85,6 +89,8 @@ def shard_function(reduce: Reduction = "sum", writes: bool = False) -> Callable[
         ``argument[0]`` records of largest absolute "value". Or a function of a list of replies, which must be
         associative: it reduces the shards of a server, then the servers.
     writes : whether the function changes values or state, which are read-only otherwise.
+    by_row : the caller's argument has a number for each value of the key range, of a dense table; each shard is given
+        those of its own rows, (n·width,).
 
     Raises
     ------
@@ -111,7 +117,7 @@ def shard_function(reduce: Reduction = "sum", writes: bool = False) -> Callable[
         name = function.__name__
         if not hasattr(function, "py_func"):
             raise FunctionError(f'shard function "{name}" is plain Python: put @numba.njit(nogil=True) right above it')
-        FUNCTIONS[name] = ShardFunction(function, reduce, writes)
+        FUNCTIONS[name] = ShardFunction(function, reduce, writes, by_row)
         return function
 
     return register

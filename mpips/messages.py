@@ -194,7 +194,9 @@ class KeysGiven(Message, frozen=True):
 
 
 class CallShards(Message, frozen=True):
-    """Worker → server: run a registered function on your shards of ``[lo, hi)``; leave its reply in your arena."""
+    """Worker → server: run a registered function on your shards of ``[lo, hi)``, with an argument of `numbers` float64
+    that lies in my arena; leave its reply in yours.
+    """
 
     time: int
     after: list[int]
@@ -202,7 +204,8 @@ class CallShards(Message, frozen=True):
     function: str
     lo: int
     hi: int | None
-    argument: list[float]
+    argument: int
+    numbers: int
 
 
 class ShardsReply(Message, frozen=True):
@@ -281,12 +284,15 @@ class NoMoreWork(Message, frozen=True):
 
 
 class WorkDone(Message, frozen=True):
-    """Worker → scheduler: every push of this workload is acknowledged; `histogram` is an evaluation's packed counts."""
+    """Worker → scheduler: every push of this workload is acknowledged; `histogram` is an evaluation's packed counts,
+    `waited` the seconds that I had no workload since the last such message.
+    """
 
     number: int
     rows: int
     loss: float
     histogram: bytes
+    waited: float = 0.0
 
 
 class BatchRequest(Message, frozen=True):

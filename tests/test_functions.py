@@ -30,12 +30,12 @@ def test_every_built_in_function_is_a_kernel_of_its_name(name):
 
 
 def test_a_registered_function_is_found_by_its_own_name_with_all_that_was_said():
-    @shard_function(reduce="max", writes=True)
+    @shard_function(reduce="max", writes=True, by_row=True)
     @njit
     def mine(keys, values, state, argument):
         return 0.0
 
-    assert find("mine") == (mine, "max", True)
+    assert find("mine") == (mine, "max", True, True)
 
 
 def test_a_wrong_name_is_told_the_nearest():

@@ -70,6 +70,17 @@ def column_sums(keys, values, state, argument):
 
 
 @njit(nogil=True, cache=True)
+def dot(keys, values, state, argument):
+    """Inner product, in float64, of the values with an argument of a number for each."""
+    total = 0.0
+    at = 0
+    for value in values.flat:
+        total += np.float64(value) * argument[at]
+        at += 1
+    return total
+
+
+@njit(nogil=True, cache=True)
 def _sink(heap, at, size, keys):
     """Let the row at a place of a heap of rows sink until none below it is smaller; the smallest is on top."""
     while 2 * at + 1 < heap.size:

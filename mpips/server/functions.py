@@ -65,6 +65,7 @@ class _Call:
         self._shards = shards
         self._name = name
         self._writes = known.writes
+        self._by_row = known.by_row
         self._function = known.function or getattr(functions, name)
         self._argument = argument
 
@@ -72,7 +73,8 @@ class _Call:
         """What it replies to no rows."""
         spec = self._shards.spec
         values = np.empty((0, spec.width), spec.dtype)
-        return self._reply(np.empty(0, np.uint64), values, np.empty((0, spec.width, spec.slots), spec.dtype))
+        state = np.empty((0, spec.width, spec.slots), spec.dtype)
+        return self._reply(np.empty(0, np.uint64), values, state, self._argument[: 0 if self._by_row else None])
 
     def on_dense(self, lo: int, hi: int, shard: int) -> Any:
         """Its reply to the rows ``[lo, hi)`` of a dense shard, changed in place; None without any."""
@@ -82,17 +84,19 @@ class _Call:
             return None
         values, state = (part[a - start : b - start] for part in self._shards.dense_rows(shard))
         keys = np.arange(a, b, dtype=np.uint64)
+        width = self._shards.spec.width
+        argument = self._argument[(a - lo) * width : (b - lo) * width] if self._by_row else self._argument
         if not self._writes:
-            return self._reply(keys, values, state)
+            return self._reply(keys, values, state, argument)
         with self._odd(shard):
-            return self._reply(keys, values, state)
+            return self._reply(keys, values, state, argument)
 
     def on_sparse(self, lo: int, hi: int | None, shard: int) -> Any:
         """Its reply to the rows with keys in ``[lo, hi)`` of a sparse shard, written back; None without any."""
         keys, values, state = self._shards.rows(shard, lo, hi)
         if keys.size == 0:
             return None
-        reply = self._reply(keys, values, state)
+        reply = self._reply(keys, values, state, self._argument)
         if self._writes:
             with self._odd(shard):
                 self._shards.load(iter([(keys, values, state)]))
@@ -108,11 +112,11 @@ class _Call:
         finally:
             functions.turn(words, head)
 
-    def _reply(self, keys: Array, values: Array, state: Array) -> Any:
+    def _reply(self, keys: Array, values: Array, state: Array, argument: Array) -> Any:
         if not self._writes:
             values, state = _read_only(values), _read_only(state)
         try:
-            reply = self._function(_read_only(keys), values, state, self._argument)
+            reply = self._function(_read_only(keys), values, state, _read_only(argument))
         except NumbaError as error:
             raise FunctionError(f'shard function "{self._name}" does not compile in numba: {_why(error)}') from error
         except Exception as error:  # the user's own function may raise any

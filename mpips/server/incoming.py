@@ -64,15 +64,15 @@ class Incoming:
             return
         values = (message.values, message.count * spec.push_width, spec.dtype)
         if message.keys is None:
-            self._read(worker, [values], lambda read: then(None, rows(read[0])))
+            self.read(worker, [values], lambda read: then(None, rows(read[0])))
         else:
             keys = (message.keys, message.count, "uint64")
-            self._read(worker, [keys, values], lambda read: then(read[0], rows(read[1])))
+            self.read(worker, [keys, values], lambda read: then(read[0], rows(read[1])))
 
     def request(self, worker: int, message: Pull, then: Callable[[Array], None]) -> None:
         """Call `then` with the keys (n,) uint64 that a pull asks for."""
         if message.coded is None:
-            self._read(worker, [(message.keys, message.count, "uint64")], lambda read: then(read[0]))
+            self.read(worker, [(message.keys, message.count, "uint64")], lambda read: then(read[0]))
             return
         self._decode(worker, message, "request", message.keys, message.coded, lambda keys, values: then(keys))
 
@@ -118,7 +118,7 @@ class Incoming:
 
         self._fabric.fetch(worker, message.keys, keys, arrived)
 
-    def _read(self, worker: int, wanted: Sequence[Wanted], then: Callable[[list[Array]], None]) -> None:
+    def read(self, worker: int, wanted: Sequence[Wanted], then: Callable[[list[Array]], None]) -> None:
         """Read arrays from a worker's arena: at once on this node; from another, in the order of its messages."""
         if self._fabric.place(worker) is not None:
             then([self._fabric.values(worker, at, count, dtype) for at, count, dtype in wanted])

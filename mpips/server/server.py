@@ -234,8 +234,7 @@ class Server:
         self._received.take(source, message.time, message.after, run)
 
     def _call(self, source: int, message: CallShards) -> None:
-        def run() -> None:
-            argument = np.array(message.argument, np.float64)
+        def run(argument: Array) -> None:
             try:
                 shards = self.tables[message.table]
                 data, dtype, shape = pack(functions.run(shards, message.function, message.lo, message.hi, argument))
@@ -250,7 +249,10 @@ class Server:
                 self._plain += data.nbytes
             self._leave(source, message.time, [data], reply)
 
-        self._received.take(source, message.time, message.after, run)
+        def read() -> None:
+            self._incoming.read(source, [(message.argument, message.numbers, "float64")], lambda read: run(read[0]))
+
+        self._received.take(source, message.time, message.after, read)
 
     def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> None:
         """Leave an answer in the own arena until it is taken, and say where."""

@@ -29,7 +29,7 @@ class Algebra(ABC):
         self,
         function: str,
         keys: range | slice = slice(None),
-        argument: Iterable[float] = (),
+        argument: Any = (),
         after: Iterable[Task[Any]] = (),
     ) -> Task[Any]:
         """Run a shard function."""
@@ -50,6 +50,16 @@ class Algebra(ABC):
             raise ValueError(f"norms are of order 1, 2 or inf, got {order}")
         found = float(self.call(NORMS[order], keys).wait())
         return found**0.5 if order == 2 else found
+
+    def dot(self, other: Any, keys: range | slice = slice(None)) -> float:
+        """Inner product of the values of a key range with as many numbers, (n,) or (n, width), computed by the servers.
+
+        Raises
+        ------
+        ShapeError
+            when there are not as many; for a sparse table, whose vectors have one: ``w[keys] @ u``.
+        """
+        return float(self.call("dot", keys, other).wait())
 
     def nonzeros(self, keys: range | slice = slice(None)) -> int:
         """How many values in a key range are not zero, counted by the servers."""

@@ -259,7 +259,7 @@ class Table(Algebra):
         self,
         function: str,
         keys: range | slice = slice(None),
-        argument: Iterable[float] = (),
+        argument: Any = (),
         after: Iterable[Task[Any]] = (),
     ) -> Task[Any]:
         """Run a shard function, built in or registered by `mpips.shard_function`, where the shards are.
@@ -268,7 +268,7 @@ class Table(Algebra):
         ----------
         function : its name; see `mpips.functions`.
         keys : the key range that it is run on.
-        argument : numbers for the function.
+        argument : numbers for the function, (m,); of one that is `by_row` as many as the range has values.
         after : tasks that must be done before.
 
         Returns
@@ -282,17 +282,24 @@ class Table(Algebra):
             when the range is not within the table.
         FunctionError
             when there is no such function.
+        ShapeError
+            when the argument has too few or too many numbers.
         """
-        find(function)
         lo, hi = key_range(self.spec, keys)
-        numbers = [float(number) for number in argument]
+        numbers = np.ascontiguousarray(argument, np.float64).reshape(-1)
+        if find(function).by_row and (hi is None or numbers.size != (hi - lo) * self.spec.width):
+            size = "a dense table" if hi is None else f"{(hi - lo) * self.spec.width} numbers"
+            raise ShapeError(f'function "{function}" on table "{self.name}": its argument needs {size}')
+        slot = self._issued.room(numbers.nbytes)
+        self._fabric.values(self._fabric.rank, slot, numbers.size, "float64")[:] = numbers
         task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
         dense = self.spec.kind == "dense" and hi is not None
         servers = (dense and self._placement.servers_of(lo, hi or 0)) or self._placement.servers
         replies: dict[int, Any] = {}
+        task.on_end(lambda: self._fabric.space.free(slot))
 
         def send(time: int, after: list[int]) -> None:
-            message = CallShards(time, after, self._index, function, lo, hi, numbers)
+            message = CallShards(time, after, self._index, function, lo, hi, slot, numbers.size)
             for server in servers:
                 self._fabric.send(server, message)
 
@@ -310,7 +317,7 @@ class Table(Algebra):
         self._issued.issue(task, servers, send, after, answered)
         return task
 
-    def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: list[float]) -> None:
+    def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:
         try:
             result = reduce_replies(function, replies, argument) if replies else None
         except FunctionError as error:

@@ -161,6 +161,17 @@ def test_a_range_without_rows_has_the_reply_to_no_rows(kind, rng):
     assert run(empty, "fill", 0, None, [1.0]) == 0
 
 
+@pytest.mark.parametrize(("dtype", "width", "threads"), [("float32", 1, 1), ("float64", 3, 2)])
+@given(lo=st.integers(0, ROWS), n=st.integers(0, ROWS))
+def test_a_dot_product_takes_the_numbers_of_its_own_rows(dtype, width, threads, lo, n):
+    rng = np.random.default_rng(lo)
+    shards, _, values, _ = filled(rng, "dense", dtype, width, threads)
+    hi = min(ROWS, lo + n)
+    numbers = rng.normal(size=(hi - lo, width))
+    found = run(shards, "dot", lo, hi, numbers.reshape(-1))
+    assert found == pytest.approx((values[lo:hi] * numbers).sum(), rel=1e-9, abs=1e-9)
+
+
 def test_one_number_is_an_argument():
     shards = shards_of(table(rows=ROWS))
     assert run(shards, "fill", 0, None, 2) == ROWS
