@@ -87,7 +87,10 @@ def main() -> None:
     rows, labels = training_rows()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [MPIPS, "run", JOB, "--set", f"checkpoint.folder={folder}/run"], check=True, timeout=300, capture_output=True
+            [MPIPS, "run", JOB, "--set", f"checkpoint.folder={folder}/run"],
+            check=True,
+            timeout=300,
+            capture_output=True,
         )  # fills the caches
         theirs, runs = [], []
         for _ in range(given.rounds):

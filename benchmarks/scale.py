@@ -17,10 +17,9 @@ import numpy as np
 from harness import report
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.simulated import SimulatedJob, program_plan, table
-
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
+from tests.simulated import SimulatedJob, program_plan, table
 
 ITERATIONS, KEYS, BLOCKS, ROWS = 10, 16, 10, 1 << 20
 ALLOWED = 1.1  # times the messages of the small job

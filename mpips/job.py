@@ -238,16 +238,17 @@ def _names(content: dict[str, Any]) -> Iterator[Mistake]:
     if not isinstance(table, str) or not isinstance(section, dict):
         return
     rule_name = section["rule"].get("name") if isinstance(section.get("rule"), dict) else "add"
-    if algorithm.get("solver") == "block":
+    solver = algorithm.get("solver", "online")
+    if solver == "block":
         if rule_name != "proximal":
             yield Mistake(("tables", table, "rule"), f'the solver "block" needs the rule "proximal", got "{rule_name}"')
         if not section.get("aggregate"):
             yield Mistake(("tables", table, "aggregate"), 'the solver "block" needs aggregate = true')
         if section.get("kind", "dense") != "dense":
             yield Mistake(("tables", table, "kind"), 'the solver "block" needs a dense table')
-    elif "block" in algorithm:
+    elif solver == "online" and "block" in algorithm:
         yield Mistake(("algorithm", "block"), 'is for solver = "block"')
-    elif rule_name == "proximal":
+    elif solver == "online" and rule_name == "proximal":
         yield Mistake(("tables", table, "rule"), 'the rule "proximal" is for the solver "block"')
 
 
@@ -286,8 +287,11 @@ def _filters(name: str, section: dict[str, Any]) -> Iterator[Mistake]:
 
     for direction in ("push", "pull"):
         key = f"{direction}_filters"
+        given: dict[str, Any] = {key: section.get(key, [])}
+        if not (isinstance(given[key], list) and all(isinstance(spec, dict) for spec in given[key])):
+            continue  # which is said already
         try:
-            table = TableSpec(name=name, rows=1, **{key: section.get(key, [])})
+            table = TableSpec(name=name, rows=1, **given)
             check(rule.fitted(table), direction)
         except Error as error:
             yield Mistake(("tables", name, key), str(error))

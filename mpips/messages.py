@@ -330,9 +330,12 @@ class Load(Message, frozen=True):
 
 
 class Report(Message, frozen=True):
-    """Worker → scheduler: figures of my program, such as its objective, for the log and the result."""
+    """Worker → scheduler: figures of my program, such as its objective, for the log and the result; `idle` is the share
+    of its time that I have waited since the last such message.
+    """
 
     figures: dict[str, float]
+    idle: float = 0.0
 
 
 class SetDelay(Message, frozen=True):

@@ -97,7 +97,9 @@ class Rank:
                 self._announce_refusal(str(error))
                 return Outcome("failed", str(error), [])
             fabric.send(view.scheduler, Failed(str(error)))
-        Calls(received, issued, role)
+        calls = Calls(received, issued, role, begun=worker is None)
+        if worker is not None:
+            worker.on_begin = calls.begin
         fabric.send(view.scheduler, Hello(socket.gethostname(), os.getpid()))
         if worker is not None:
             self._run(worker)

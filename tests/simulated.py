@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mpips.fabric import Fabric
 from mpips.fabric.sim import SimFabric, Simulation
 from mpips.messages import CreateTables, Message
 from mpips.plan import MB, Memory, Plan
@@ -117,6 +118,12 @@ class Tape:
             register(wanted, handle if wanted is kind else handler)
 
         fabric.on = on  # type: ignore[method-assign]
+
+
+def rest(fabric: Fabric, seconds: float) -> None:
+    """Have a rank do nothing, but answer, for some simulated time."""
+    until = fabric.now() + seconds
+    fabric.wait(lambda: fabric.now() >= until, "the time to pass")
 
 
 def libsvm(path: Path, rows: int, features: int, rng: np.random.Generator, per_row: int = 6) -> None:

@@ -1,11 +1,16 @@
 """The job file: what is read from it, and what is said about every mistake in it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mpips.algorithms.settings import BlockSettings
+from mpips.filters import FILTERS
 from mpips.job import Job, JobFileError, Size, load
+from mpips.program import PROGRAMS
+from mpips.start import plan_of
 
 GOOD = """\
 [roles]
@@ -218,6 +223,241 @@ class TestPythonFile:
         assert mistakes_of(text) == [f"x.toml:1: python: {folder}/none.py can't be read: No such file or directory"]
 
 
+SOLVER = (
+    GOOD.replace('"ftrl", alpha = 0.1 }', '"proximal", l1 = 1.0 }\naggregate = true')
+    + """solver = "block"
+[algorithm.block]
+blocks = 8
+order = "cyclic"
+tolerance = 1e-4
+"""
+)
+
+
+def at(text: str, start: str) -> str:
+    """File and line of what begins so, as a mistake there has it."""
+    return f"x.toml:{next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(start))}"
+
+
+@pytest.mark.usefixtures("folder")
+class TestSolver:
+    def test_its_settings_are_read(self) -> None:
+        algorithm = job_of(SOLVER).algorithm
+        assert algorithm.solver == "block"
+        assert algorithm.block == BlockSettings(blocks=8, order="cyclic", tolerance=1e-4)
+        assert job_of(SOLVER).tables["w"].spec("w", 9).inputs == 2
+
+    def test_without_settings_it_has_its_defaults_and_another_solver_has_none(self) -> None:
+        assert job_of(SOLVER[: SOLVER.index("[algorithm.block]")]).algorithm.block is None
+        assert job_of(GOOD).algorithm.solver == "online"
+
+    def test_a_job_of_it_keeps_its_rows(self, folder: Path) -> None:
+        (folder / "x.toml").write_text(SOLVER)
+        plan = plan_of(folder / "x.toml", ["algorithm.passes=7"])
+        assert plan.keeps_rows
+        assert plan.passes == 7
+        (folder / "x.toml").write_text(GOOD)
+        assert not plan_of(folder / "x.toml", []).keeps_rows
+
+    @pytest.mark.parametrize(
+        ("old", "new", "line", "said"),
+        [
+            (
+                '"block"\n',
+                '"blok"\n',
+                "solver",
+                'algorithm.solver: unknown name "blok"; did you mean "block"?',
+            ),
+            ("blocks = 8", "blocks = 0", "blocks", "algorithm.block.blocks: must be a whole number ≥ 1, got 0"),
+            (
+                '"cyclic"',
+                '"cylic"',
+                "order",
+                'algorithm.block.order: unknown name "cylic"; did you mean "cyclic"?',
+            ),
+            ("1e-4", "-1.0", "tolerance", "algorithm.block.tolerance: must be a number ≥ 0, got -1.0"),
+            ("order", "odrer", "odrer", 'algorithm.block.odrer: unknown key; did you mean "order"?'),
+            (
+                "aggregate = true",
+                "",
+                "[tables.w]",
+                'tables.w.aggregate: the solver "block" needs aggregate = true',
+            ),
+            (
+                "aggregate = true",
+                "aggregate = 1",
+                "aggregate",
+                "tables.w.aggregate: must be true or false, got 1",
+            ),
+            (
+                'rows = "features"',
+                'rows = "features"\nkind = "sparse"',
+                "kind",
+                'tables.w.kind: the solver "block" needs a dense table',
+            ),
+            (
+                '"proximal", l1',
+                '"ftrl", l1',
+                "rule",
+                'tables.w.rule: the solver "block" needs the rule "proximal", got "ftrl"',
+            ),
+            ("l1 = 1.0", "l3 = 1.0", "rule", 'tables.w.rule: update rule "proximal" has no parameter "l3"'),
+        ],
+    )
+    def test_mistake_is_placed(self, old: str, new: str, line: str, said: str) -> None:
+        text = SOLVER.replace(old, new)
+        assert text != SOLVER
+        (mistake,) = mistakes_of(text)
+        assert mistake.startswith(f"{at(text, line)}: {said}")
+
+    def test_its_settings_and_its_rule_are_for_it_alone(self) -> None:
+        text = SOLVER.replace('solver = "block"\n', "")
+        assert mistakes_of(text) == [f'{at(text, "[algorithm.block]")}: algorithm.block: is for solver = "block"']
+        text = GOOD.replace('"ftrl", alpha = 0.1', '"proximal"')
+        said = 'tables.w.rule: the rule "proximal" is for the solver "block"'
+        assert mistakes_of(text) == [f"{at(text, 'rule')}: {said}"]
+
+
+@pytest.mark.usefixtures("folder")
+class TestConsistency:
+    @pytest.mark.parametrize(
+        ("text", "delay", "bound"),
+        [("0", 0, 0), ("16", 16, 16), ('"auto"', "auto", "auto"), ('"eventual"', "eventual", None)],
+    )
+    def test_delay_is_a_number_or_a_word(self, text: str, delay: object, bound: object) -> None:
+        consistency = job_of(GOOD + f"[consistency]\ndelay = {text}\n").consistency
+        assert consistency.delay == delay
+        assert consistency.bound == bound
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("-1", 'must be a whole number ≥ 0 or "auto" or "eventual", got -1'),
+            ("1.5", 'must be a whole number ≥ 0 or "auto" or "eventual", got 1.5'),
+            ('"eventaul"', 'unknown name "eventaul"; did you mean "eventual"?'),
+        ],
+    )
+    def test_other_delay_is_refused(self, text: str, said: str) -> None:
+        text = GOOD + f"[consistency]\ndelay = {text}\n"
+        assert mistakes_of(text) == [f"{at(text, 'delay')}: consistency.delay: {said}"]
+
+
+@pytest.mark.usefixtures("folder")
+class TestFilters:
+    def text(self, push: str = "", pull: str = "") -> str:
+        return GOOD.replace("[algorithm]", f"push_filters = [{push}]\npull_filters = [{pull}]\n\n[algorithm]")
+
+    def test_they_reach_the_table_in_their_order(self) -> None:
+        text = self.text(
+            '{ name = "kkt", tolerance = 0.1 }, { name = "quantise", bytes = 1 }, { name = "compression" }',
+            '{ name = "key_cache" }',
+        )
+        table = job_of(text).tables["w"].spec("w", 9)
+        assert table.push_filters == [
+            {"name": "kkt", "tolerance": 0.1},
+            {"name": "quantise", "bytes": 1},
+            {"name": "compression"},
+        ]
+        assert table.pull_filters == [{"name": "key_cache"}]
+
+    @pytest.mark.parametrize(
+        ("filters", "said"),
+        [
+            ('{ name = "quantize" }', 'filter "quantize" does not exist; did you mean "quantise"?'),
+            ('{ name = "quantise", bytes = 5 }', 'filter "quantise": bytes: must be a whole number ≥ 1 and ≤ 4, got 5'),
+            ('{ name = "quantise", byte = 1 }', 'filter "quantise": byte: unknown key; did you mean "bytes"?'),
+            (
+                '{ name = "compression" }, { name = "key_cache" }',
+                'filter "key_cache" must come before "compression", after which there are no keys to read',
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("direction", ["push", "pull"])
+    def test_mistake_is_placed(self, direction: str, filters: str, said: str) -> None:
+        text = self.text(**{direction: filters})
+        place = f"{at(text, f'{direction}_filters')}: tables.w.{direction}_filters"
+        assert mistakes_of(text) == [f"{place}: {said}"]
+
+    @pytest.mark.parametrize("name", ["kkt", "random_skip"])
+    def test_filter_that_is_not_for_pulls_is_refused_there(self, name: str) -> None:
+        text = self.text(pull=f'{{ name = "{name}" }}')
+        said = f'filter "{name}" does not work on a pull; remove it there'
+        assert mistakes_of(text) == [f"{at(text, 'pull_filters')}: tables.w.pull_filters: {said}"]
+
+    @pytest.mark.parametrize("direction", ["push", "pull"])
+    def test_what_is_no_filter_is_refused(self, direction: str) -> None:
+        text = self.text(**{direction: '"zeros"'})
+        place = f"{at(text, f'{direction}_filters')}: tables.w.{direction}_filters"
+        assert mistakes_of(text) == [f'{place}[0]: must be a table, got "zeros"']
+        text = text.replace('["zeros"]', '"zeros"')
+        assert mistakes_of(text) == [f'{place}: must be an array, each a table, got "zeros"']
+
+
+@pytest.mark.usefixtures("folder")
+class TestGroups:
+    def test_they_are_read(self) -> None:
+        groups = job_of(GOOD + '[groups.eye]\nprogram = "watch"\n[groups.two]\nprogram = "watch"\nworkers = 2\n').groups
+        assert {name: (group.program, group.workers) for name, group in groups.items()} == {
+            "eye": ("watch", 1),
+            "two": ("watch", 2),
+        }
+
+    @pytest.mark.parametrize(
+        ("text", "line", "said"),
+        [
+            ('[groups.eye]\nprogram = "wach"\n', "program", 'there is no program "wach"; did you mean "watch"?'),
+            ("[groups.eye]\nprogram = 3\n", "program", "must be a text, got 3"),
+            ("[groups.eye]\nworkers = 2\n", "[groups.eye]", "is missing; it must be a text"),
+        ],
+    )
+    def test_wrong_program_is_placed(self, text: str, line: str, said: str) -> None:
+        assert mistakes_of(GOOD + text) == [f"{at(GOOD + text, line)}: groups.eye.program: {said}"]
+
+    def test_a_group_without_workers_is_refused(self) -> None:
+        text = GOOD + '[groups.eye]\nprogram = "watch"\nworkers = 0\n'
+        assert mistakes_of(text) == [f"{at(text, 'workers')}: groups.eye.workers: must be a whole number ≥ 1, got 0"]
+
+
+@pytest.mark.usefixtures("folder")
+class TestOwnProgramsAndFilters:
+    TEXT = "import mpips\nimport mpips.filters\n\n@mpips.program\ndef look(worker):\n    return worker.rank\n"
+    FILTER = (
+        '\n@mpips.filters.register("clip")\nclass Clip(mpips.filters.Filter):\n'
+        "    def encode(self, packet):\n        return packet._replace(values=packet.values.clip(-1, 1))\n\n"
+        "    def decode(self, packet):\n        return packet\n"
+    )
+
+    @pytest.fixture(autouse=True)
+    def own(self) -> Iterator[None]:
+        programs, filters = dict(PROGRAMS), dict(FILTERS)
+        yield
+        for registered, before in ((PROGRAMS, programs), (FILTERS, filters)):
+            registered.clear()
+            registered.update(before)  # type: ignore[arg-type]
+
+    def test_the_python_file_may_define_both(self, folder: Path) -> None:
+        Path("own.py").write_text(self.TEXT + self.FILTER)
+        text = 'python = "own.py"\n' + GOOD.replace("[algorithm]", 'push_filters = [{ name = "clip" }]\n[algorithm]')
+        text += '[groups.eye]\nprogram = "look"\nworkers = 2\n'
+        assert job_of(text).tables["w"].push_filters == [{"name": "clip"}]
+        group = plan_of(folder / "x.toml", []).groups["eye"]
+        assert group.workers == 2
+        assert group.program is PROGRAMS["look"]
+
+    def test_without_the_file_they_do_not_exist(self) -> None:
+        text = GOOD.replace("[algorithm]", 'push_filters = [{ name = "clip" }]\n[algorithm]')
+        text += '[groups.eye]\nprogram = "look"\n'
+        filters, program = mistakes_of(text)
+        assert filters.startswith(f'{at(text, "push_filters")}: tables.w.push_filters: filter "clip" does not exist')
+        assert program.startswith(f'{at(text, "program")}: groups.eye.program: there is no program "look"; ')
+
+    def test_a_program_that_is_misspelt_gets_the_nearest_of_the_file(self) -> None:
+        Path("near.py").write_text(self.TEXT)
+        text = 'python = "near.py"\n' + GOOD + '[groups.eye]\nprogram = "lok"\n'
+        said = 'groups.eye.program: there is no program "lok"; did you mean "look"?'
+        assert mistakes_of(text) == [f"{at(text, 'program')}: {said}"]
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("512 MB", 512_000_000), ("4GB", 4_000_000_000), ("1.5 KiB", 1536), ("2 GiB", 2**31), ("64", 64), (4096, 4096)],
@@ -232,7 +472,7 @@ def test_what_is_no_size_is_refused(text: object) -> None:
         Size.parse(text)
 
 
-@pytest.mark.parametrize("name", ["flights-lr.toml", "libsvm-lr.toml"])
+@pytest.mark.parametrize("name", ["flights-lr.toml", "flights-l1.toml", "libsvm-lr.toml"])
 def test_shipped_job_files_are_good(tmp_path: Path, name: str) -> None:
     text = (Path(__file__).parent.parent / "inputs" / name).read_text()
     (tmp_path / name).write_text(text)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpips.kernels.partition import shard_of
+from mpips.rule import fitted
 from mpips.table import HEADER_BYTES, LEAST_SHARDS, MIN_SHARD_BYTES, SHARD_BYTES, TableSpec, header_offsets
 
 WIDTHS = st.integers(1, 5_000)
@@ -69,3 +70,19 @@ def test_the_headers_of_all_tables_stand_one_after_the_other():
     offsets = header_offsets(tables)
     assert offsets[0] == 0
     assert [b - a for a, b in pairwise(offsets)] == [HEADER_BYTES * t.shards for t in tables]
+
+
+@pytest.mark.parametrize(("name", "slots", "inputs"), [("add", 0, 1), ("ftrl", 2, 1), ("proximal", 2, 2)])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_push_has_as_many_numbers_for_each_value_as_the_rule_takes(name, slots, inputs, width):
+    table = fitted(TableSpec(name="w", rows=10, width=width, rule={"name": name}))
+    assert (table.slots, table.inputs) == (slots, inputs)
+    assert table.push_width == width * inputs
+    assert table.row_bytes == 4 * width  # what is pulled
+
+
+@given(rows=st.integers(1, 10**6))
+def test_clocks_count_the_rows_of_a_dense_table_and_the_shards_of_a_sparse_one(rows):
+    assert TableSpec(name="w", rows=rows).positions == rows
+    sparse = TableSpec(name="w", kind="sparse", rows=rows)
+    assert sparse.positions == sparse.shards

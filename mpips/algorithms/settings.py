@@ -12,7 +12,7 @@ class BlockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ----------
     blocks : how many blocks of features there are at least; features of two fields of the data are never in one.
     order : of the blocks in a pass.
-    tolerance : stop when a pass over every weight lowers the objective by less than this share of it.
+    tolerance : stop when a pass over every weight changes the objective by less than this share of it.
     """
 
     blocks: Annotated[int, msgspec.Meta(ge=1)] = 16

@@ -2,7 +2,8 @@
 
 A table has a list of filters for its pushes and one for its pulls. A push goes through a `Chain` of direction "push".
 A pull goes through two, made of the same list: "request" for the keys that the worker asks for, "pull" for the values
-that the server gives. Filters that drop entries come first, then `quantise`, `key_cache` and `compression`.
+that the server gives. Filters that drop entries come first, then `quantise` or
+`delta`, `key_cache` and `compression`.
 
 Source: Li et al. 2014, sections 3.6, 4.2 and 5.1.
 """
@@ -10,6 +11,7 @@ Source: Li et al. 2014, sections 3.6, 4.2 and 5.1.
 from mpips.filters.base import Direction, Filter, Packet, Setting
 from mpips.filters.chain import Chain, Wire
 from mpips.filters.compression import Compression, CompressorMissing
+from mpips.filters.delta import Delta
 from mpips.filters.key_cache import KeyCache, KeysMissing
 from mpips.filters.kkt import Kkt
 from mpips.filters.quantise import Quantise
@@ -23,6 +25,7 @@ __all__ = [
     "Chain",
     "Compression",
     "CompressorMissing",
+    "Delta",
     "Direction",
     "Filter",
     "FilterError",

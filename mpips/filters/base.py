@@ -124,6 +124,9 @@ class Filter(ABC, Generic[ParametersType]):
         It may give bytes for values and keys that were not hidden when it encoded them.
         """
 
+    def forget(self) -> None:
+        """Begin again: what was encoded last has not got to the peer."""
+
     def keep(self, packet: Packet, kept: Array, count: int, factor: float = 1.0) -> Packet:
         """Drop the entries where `kept` (m,) bool is not set; `count` are set. The note says whether any was dropped.
 

@@ -102,6 +102,11 @@ class Chain:
         """Bytes that each filter has saved, by its name; negative when it has cost some."""
         return dict(self._saved)
 
+    def forget(self) -> None:
+        """Begin again: what was encoded last has not got to the peer."""
+        for filter_ in self._filters:
+            filter_.forget()
+
     def encode(self, keys: Array | range, values: Array = NOTHING) -> Wire:
         """Make what travels; it may share memory with the arrays given, which are not changed.
 

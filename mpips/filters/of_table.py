@@ -20,7 +20,7 @@ def chain_of(spec: TableSpec, direction: Direction, near: bool, stream: int) -> 
     stream : a number of this pair.
     """
     push = direction == "push"
-    specs = [each for each in (spec.push_filters if push else spec.pull_filters) if each.get("name") != Kkt.name]
+    specs = [each for each in spec.push_filters if each.get("name") != Kkt.name] if push else spec.pull_filters
     width = spec.push_width if push else spec.width
     return Chain(specs, direction, width, spec.dtype, spec.rows, near, stream)
 

@@ -42,37 +42,59 @@ def reach(starts, rows, values, lo, hi, total, out):
     """Into `out` (nnz,), for each entry x of the columns ``[lo, hi)``: |x| times the sum of |x| over its row there.
 
     With these in place of x², the sum over a column bounds what the columns together can do to the loss, whatever
-    their correlation. `total` (n,) is room for a number per row, all zero; it is so again afterwards.
+    their correlation. `total` (n,) is room for a number per row, all zero; it is so again afterwards. Returns whether
+    any row has several of the columns.
     """
+    several = False
     for k in range(starts[lo], starts[hi]):
         total[rows[k]] += abs(values[k]) if values.size > 0 else 1.0
     for k in range(starts[lo], starts[hi]):
-        out[k] = total[rows[k]] * (abs(values[k]) if values.size > 0 else 1.0)
+        x = abs(values[k]) if values.size > 0 else np.float32(1.0)
+        several = several or total[rows[k]] > x
+        out[k] = total[rows[k]] * x
     for k in range(starts[lo], starts[hi]):
         total[rows[k]] = 0.0
+    return several
 
 
 @njit(nogil=True, cache=True)
-def derivatives(starts, rows, values, reaches, columns, labels, chances, radius, out):
+def derivatives(starts, rows, values, reaches, columns, labels, chances, radius, spans, out):
     """First derivative of the logistic loss by the weight of each of the `columns` (m,), and the second, into `out`
     (m, 2).
 
-    The second is an upper bound while no weight moves by more than its `radius` (m,) (Yuan et al. 2010, equation 31);
-    `reaches` are from `reach`. `chances` (n,) are the rows' probabilities of a label of 1.
+    The second is an upper bound while no weight moves by more than its `radius` (m,): a row's curvature then grows by
+    no more than the exponential of how far its score moves (Yuan et al. 2010, equation 31). `reaches` are from `reach`.
+    `chances` (n,) are the rows' probabilities of a label of 1. `spans` (n,) is room for a number per row, all zero; it
+    is so again afterwards. It may be of size 0 when no row has several of the columns.
     """
+    several = spans.size > 0
+    if several:
+        for i in range(columns.size):
+            for k in range(starts[columns[i]], starts[columns[i] + 1]):
+                spans[rows[k]] += radius[i] * (abs(values[k]) if values.size > 0 else 1.0)
     for i in range(columns.size):
         first, second = 0.0, 0.0
-        column = columns[i]
-        bound = np.exp(radius[i])
-        for k in range(starts[column], starts[column + 1]):
-            row = rows[k]
-            chance = chances[row]
-            x = values[k] if values.size > 0 else np.float32(1.0)
-            first += (chance - labels[row]) * x
-            grows = bound if values.size == 0 else np.exp(radius[i] * abs(x))
-            second += min(0.25, chance * (1.0 - chance) * grows) * reaches[k]
+        begin, end = starts[columns[i]], starts[columns[i] + 1]
+        if values.size == 0 and not several:  # a field of the data: the loop that a solver spends its time in
+            grows = np.exp(radius[i])
+            for k in range(begin, end):
+                chance = chances[rows[k]]
+                first += chance - labels[rows[k]]
+                second += min(0.25, chance * (1.0 - chance) * grows)
+        else:
+            for k in range(begin, end):
+                row = rows[k]
+                chance = chances[row]
+                x = values[k] if values.size > 0 else np.float32(1.0)
+                first += (chance - labels[row]) * x
+                grows = np.exp(spans[row] if several else radius[i] * abs(x))
+                second += min(0.25, chance * (1.0 - chance) * grows) * reaches[k]
         out[i, 0] = first
         out[i, 1] = second
+    if several:
+        for i in range(columns.size):
+            for k in range(starts[columns[i]], starts[columns[i] + 1]):
+                spans[rows[k]] = 0.0
 
 
 @njit(nogil=True, cache=True)

@@ -73,10 +73,8 @@ def column_sums(keys, values, state, argument):
 def dot(keys, values, state, argument):
     """Inner product, in float64, of the values with an argument of a number for each."""
     total = 0.0
-    at = 0
-    for value in values.flat:
+    for at, value in enumerate(values.flat):
         total += np.float64(value) * argument[at]
-        at += 1
     return total
 
 

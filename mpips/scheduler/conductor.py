@@ -27,7 +27,7 @@ class Conductor:
         ----------
         group : "workers", "servers", "data_servers", "spares", or a worker group's name.
         argument : anything that msgpack can hold.
-        after : tasks that every rank of the group must have finished before.
+        after : tasks of which every rank of the group must have done its own part before.
 
         Returns
         -------

@@ -3,16 +3,20 @@
 What counts is the gain: by how much the objective falls in a second. It is the product of two things that a window of
 work shows: work in a second, which grows with the delay until nobody waits, and the fall of the objective by work,
 which shrinks as updates get stale. Li et al. 2014, section 3.5, leave the choice open.
+
+A trial that fails costs a window of work, and is repeated ever more rarely. One that is wrongly given up costs more,
+as the delay is then too small for a while: what noise may have done is no reason to go back.
 """
 
 import math
+from statistics import fmean
 from typing import NamedTuple
 
-WAITING = 0.05  # a share of time waited below which a larger delay can't pay
-BETTER = 1.03  # a trial must beat what it replaces by this factor
+WAITING = 0.03  # a share of time waited below which a larger delay can't pay
+BETTER = 1.02  # a trial must beat what it replaces by this factor
 SIGNIFICANT = 3.0  # a change of the objective counts when it is so many times its standard error
 LARGEST = 1 << 16
-FIRST_PAUSE, LONGEST_PAUSE = 2, 64  # windows from a trial that failed to the next
+FIRST_PAUSE, LONGEST_PAUSE = 8, 256  # windows from a trial that failed to the next
 
 
 class Window(NamedTuple):
@@ -20,12 +24,13 @@ class Window(NamedTuple):
 
     Attributes
     ----------
-    seconds, work : how long it took, and how much it was, in any unit.
+    speed : of the work, in any unit; not above 0: unknown.
+    work : how much it was, in any unit.
     objective, error : its objective, and the standard error of that.
     waited : share of the workers' time that they waited for the delay.
     """
 
-    seconds: float
+    speed: float
     work: float
     objective: float
     error: float
@@ -53,9 +58,16 @@ class AutoDelay:
 
     def add(self, window: Window) -> None:
         """Take notice of a window, and choose the delay for the next."""
-        if self._before is not None:
-            self._judge(window, self._before)
+        if not 0.0 < window.speed < math.inf:
             return
+        if self._before is not None:
+            better, before, self._before = self._is_better(window), self._before, None
+            self._windows = []
+            if not better:
+                self.delay = before
+                self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, LONGEST_PAUSE)
+                return
+            self._next_pause = FIRST_PAUSE
         self._windows = [*self._windows[-2:], window]
         if self._pause > 0:
             self._pause -= 1
@@ -63,18 +75,10 @@ class AutoDelay:
             self._before = self.delay
             self.delay = 2 * self.delay + 1
 
-    def _judge(self, trial: Window, before: int) -> None:
-        """Keep the delay that was tried, or go back to the one before."""
-        last = self._windows[-1]
-        speed = (trial.work / trial.seconds) / (last.work / last.seconds)
-        self._before = None
-        if speed * self._progress(trial) > BETTER:
-            self._windows = [trial]
-            self._next_pause = FIRST_PAUSE
-        else:
-            self.delay = before
-            self._windows = []
-            self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, LONGEST_PAUSE)
+    def _is_better(self, trial: Window) -> bool:
+        """Whether the objective falls faster under the delay on trial."""
+        speed = trial.speed / fmean(window.speed for window in self._windows)
+        return speed * self._progress(trial) > BETTER
 
     def _falls(self) -> bool:
         """Whether the objective has moved by more than noise in the last window; unknown counts as yes."""
@@ -87,6 +91,8 @@ class AutoDelay:
         """By what factor the objective fell more for the same work than it would have under the delay before, were its
         fall to go on slowing down as it did; 1 where noise hides it.
         """
+        if not math.isfinite(trial.objective):
+            return 0.0
         last = self._windows[-1]
         error = SIGNIFICANT * math.hypot(last.error, trial.error)
         fall = last.objective - trial.objective

@@ -7,6 +7,7 @@ from mpips.scheduler.delay import AutoDelay, Window
 
 BATCHES = 16  # of a window, at least
 SHORTEST_WINDOW = 5e-3  # seconds
+MOST_WAITED = 0.99  # share of the time: whoever has done something has not waited all of it
 
 
 class Delays:
@@ -29,27 +30,25 @@ class Delays:
         if self._auto is not None:
             self.delay = self._auto.delay
         self._workers = workers
-        self._skip = 0
-        self._held = 0
-        self._begin_window(0.0)
+        self.begin(0.0)
 
     def begin(self, now: float) -> None:
-        """Training begins."""
+        """Training begins, or goes on after an evaluation: the first batches, until all workers are at it, count for
+        nothing.
+        """
+        self._skip = self._auto.delay + 1 if self._auto is not None else 0
         self._begin_window(now)
 
     def _begin_window(self, now: float) -> None:
-        self._since = self._counted = now
+        self._since = now
         self._waited = 0.0
         self._batches = self._rows = self._samples = 0
         self._loss = self._squares = 0.0
 
-    def held(self, workers: int, now: float) -> None:
-        """From now on so many workers wait for nothing but the delay."""
-        self._waited += self._held * (now - self._counted)
-        self._held, self._counted = workers, now
-
-    def done(self, batches: int, rows: int, loss: float, now: float) -> int | None:
-        """Some batches are done: the loss summed over their rows. The delay from now on."""
+    def done(self, batches: int, rows: int, loss: float, waited: float, now: float) -> int | None:
+        """A worker has done some batches: their rows, the loss summed over these, and the seconds that it had waited
+        for work. The delay from now on.
+        """
         if self._auto is None:
             return self.delay
         if self._skip > 0:  # handed out under the delay before
@@ -62,27 +61,33 @@ class Delays:
         self._rows += rows
         self._loss += loss
         self._squares += loss * loss / max(1, rows)
+        self._waited += waited
         seconds = now - self._since
         if self._batches >= max(BATCHES, 2 * (self._auto.delay + 1)) and seconds > SHORTEST_WINDOW and self._rows:
             mean = self._loss / self._rows
             spread = max(0.0, self._squares / self._rows - mean * mean)  # of the means of workloads
-            self.held(self._held, now)
-            error = math.sqrt(spread / self._samples)
-            self._close(Window(seconds, self._rows, mean, error, self._waited / (seconds * self._workers)), now)
+            before = self._auto.delay
+            self._close(self._rows, mean, math.sqrt(spread / self._samples), self._waited / (seconds * self._workers))
+            self._skip = before + 1 if self.delay != before else 0
+            self._begin_window(now)
         return self.delay
 
-    def reported(self, objective: float, waited: float, now: float) -> bool:
-        """A program has reported its objective, as the end of a window; whether the delay is another one now."""
-        if self._auto is None or now <= self._since:
+    def reported(self, objective: float, waited: float) -> bool:
+        """A program has reported its objective, as the end of a window, and the share of that time that it waited;
+        whether the delay is another one now.
+        """
+        if self._auto is None:
             return False
         before = self.delay
-        self._close(Window(now - self._since, 1.0, objective, 0.0, waited), now)
+        self._close(1.0, objective, 0.0, waited)
         return self.delay != before
 
-    def _close(self, window: Window, now: float) -> None:
+    def _close(self, work: float, objective: float, error: float, waited: float) -> None:
+        """Have the window that is over judged, by the time that workers have worked in it.
+
+        On the clock, whatever else the machine has to do would count as well.
+        """
         assert self._auto is not None
-        before = self._auto.delay
-        self._auto.add(window)
+        waited = min(MOST_WAITED, waited)
+        self._auto.add(Window(1.0 - waited, work, objective, error, waited))
         self.delay = self._auto.delay
-        self._skip = before + 1 if self.delay != before else 0
-        self._begin_window(now)

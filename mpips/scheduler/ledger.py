@@ -119,9 +119,9 @@ class Ledger:
         return workload
 
     @property
-    def held_back(self) -> bool:
-        """Whether there is a batch to train on that only the delay keeps from being handed out."""
-        return bool(self._queues) and not self.evaluating and self._most() < 1
+    def has_rows_left(self) -> bool:
+        """Whether there are batches to train on that can be handed out."""
+        return bool(self._queues) and not self.evaluating
 
     def _most(self) -> int:
         """How many batches a workload may have now: with a bound on the delay about two for each worker are out."""

@@ -91,6 +91,9 @@ class Scheduler:
         self._passes = 0  # of a solver that keeps its rows
         self._rounds: dict[str, Rounds] = {}
         self._hungry: list[int] = []
+        self._dealt = 0  # workloads of rows that workers keep
+        self._have_rows: set[int] = set()  # workers that have all theirs
+        self._places = {worker: place for place, worker in enumerate(view.groups[MAIN])}
         self._sums = Sums(view.groups)
         self._conducted = plan.conduct is None
         self.began = False
@@ -243,17 +246,35 @@ class Scheduler:
         if self._ledger is None or self._ending is not None:
             return
         still_hungry: list[int] = []
-        for worker in self._hungry:
-            group = self._view.group_of(worker)
-            workload = self._ledger.next() if group == MAIN else self._rounds[group].next()
-            if workload is not None:
-                self._send(worker, workload)
-            elif group == MAIN and self._ledger.over:
-                self._send(worker, m.NoMoreWork())
+        for worker in sorted(self._hungry, key=self._turns) if self._plan.keeps_rows else self._hungry:
+            answer = self._work_for(worker)
+            if answer is not None:
+                self._send(worker, answer)
             else:
                 still_hungry.append(worker)
         self._hungry = still_hungry
-        self._delays.held(len(still_hungry) if self._ledger.held_back else 0, now)
+
+    def _turns(self, worker: int) -> int:
+        """How many workers of the main group have their turn before this one."""
+        return (self._places.get(worker, self._dealt) - self._dealt) % len(self._places)
+
+    def _work_for(self, worker: int) -> m.Workload | m.NoMoreWork | None:
+        """What a worker that asks for work gets now, if anything.
+
+        Rows that workers keep are dealt out in turn, so that each has the same in every run, however long messages
+        take. No more work, said once, ends the rows; said again, the evaluation.
+        """
+        assert self._ledger is not None
+        if worker not in self._places:
+            return self._rounds[self._view.group_of(worker)].next()
+        if self._plan.keeps_rows and worker not in self._have_rows:
+            if not self._ledger.has_rows_left:
+                self._have_rows.add(worker)
+                return m.NoMoreWork()
+            if self._turns(worker):
+                return None
+            self._dealt += 1
+        return self._ledger.next() or (m.NoMoreWork() if self._ledger.over else None)
 
     def _work_done(self, source: int, message: m.WorkDone, now: float) -> None:
         if self._ledger is None:
@@ -267,13 +288,16 @@ class Scheduler:
             return
         if workload.train and not self._plan.keeps_rows:
             self.tally.add(workload.epoch, message.rows, message.loss, now)
-            self._ledger.delay = self._delays.done(len(workload.batches), message.rows, message.loss, now)
+            self._ledger.delay = self._delays.done(
+                len(workload.batches), message.rows, message.loss, message.waited, now
+            )
             if self._ledger.stage_is_done(workload):
                 loss = self.tally.end_epoch(workload.epoch)
                 self._log("epoch", epoch=workload.epoch, loss=loss, examples=self.tally.examples)
         elif not workload.train:
             self._evaluate(MAIN, message)
             if self._ledger.stage_is_done(workload):
+                self._delays.begin(now)
                 self._measuring = (workload.epoch, self._evaluations.pop(MAIN), set(self._view.servers), {})
                 for server in self._view.servers:
                     self._send(server, m.Measure(workload.epoch))
@@ -306,15 +330,10 @@ class Scheduler:
         if "pass" in message.figures:
             self._passes = int(message.figures["pass"])
             self.tally.passed(self._passes, now)
-        if "objective" in message.figures and self._delays.reported(message.figures["objective"], self._idle(), now):
+        if "objective" in message.figures and self._delays.reported(message.figures["objective"], message.idle):
             for worker in self._view.groups[MAIN]:
                 self._send(worker, m.SetDelay(self._delays.delay))
         self._log("report", **message.figures)
-
-    def _idle(self) -> float:
-        """The share of the workers' time that they wait, as they last said."""
-        busy = [self.tally.loads[worker].busy for worker in self._view.groups[MAIN] if worker in self.tally.loads]
-        return 1.0 - sum(busy) / len(busy) if busy else 0.0
 
     def _measured(self, source: int, message: m.Measured, now: float) -> None:
         if self._measuring is None or self._measuring[0] != message.epoch:

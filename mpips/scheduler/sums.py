@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mpips.messages import Sum, SumReply
+from mpips.messages import Refused, Sum, SumReply
 
 
 class Sums:
@@ -17,14 +17,21 @@ class Sums:
         self._groups = groups
         self._parts: dict[tuple[str, int], dict[int, Sum]] = {}
 
-    def add(self, group: str, worker: int, part: Sum) -> list[tuple[int, SumReply]]:
-        """Take a worker's part; the reply to every worker when it was the last one missing."""
+    def add(self, group: str, worker: int, part: Sum) -> list[tuple[int, SumReply | Refused]]:
+        """Take a worker's part; the reply to every worker when it was the last one missing.
+
+        Parts of different sizes are refused.
+        """
         key = group, part.number
         parts = self._parts.setdefault(key, {})
         parts[worker] = part
         if len(parts) < len(self._groups[group]):
             return []
         del self._parts[key]
-        columns = zip(*(parts[each].values for each in self._groups[group]), strict=True)
-        total = [sum(column) for column in columns]
-        return [(each, SumReply(parts[each].time, total)) for each in self._groups[group]]
+        workers = self._groups[group]
+        sizes = {len(parts[each].values): each for each in reversed(workers)}
+        if len(sizes) > 1:
+            found = " and ".join(f"{size} numbers of worker {each}" for size, each in sorted(sizes.items()))
+            return [(each, Refused(parts[each].time, f"{found} can't be added up")) for each in workers]
+        total = [sum(column) for column in zip(*(parts[each].values for each in workers), strict=True)]
+        return [(each, SumReply(parts[each].time, total)) for each in workers]

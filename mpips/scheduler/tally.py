@@ -86,7 +86,7 @@ class Tally:
             fields["idle"] = round(sum(waits) / len(waits), 4)
         if self.rows:
             fields["share"] = self.examples / (self.rows * epochs)
-        if self._recent_rows:
+        if self._recent_loss:  # a batch solver has an objective instead
             fields["loss"] = self._recent_loss / self._recent_rows
         self._since, self._recent_rows, self._recent_loss = now, 0, 0.0
         return fields

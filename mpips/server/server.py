@@ -213,7 +213,9 @@ class Server:
             def reply(slot: int) -> PullReply:
                 return PullReply(message.time, keys.size, slot, slot + before - parts[-1].nbytes, coded, flags.nbytes)
 
-            self._leave(source, message.time, [*parts, flags], reply)
+            left = self._leave(source, message.time, [*parts, flags], reply)
+            if coded is not None and not left:
+                self._incoming.chain(source, message.table, "pull").forget()
 
         def run() -> None:
             self._incoming.request(source, message, answer)
@@ -254,13 +256,13 @@ class Server:
 
         self._received.take(source, message.time, message.after, read)
 
-    def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> None:
-        """Leave an answer in the own arena until it is taken, and say where."""
+    def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> bool:
+        """Leave an answer in the own arena until it is taken, and say where; without room for it refuse: False."""
         try:
             slot = self._fabric.space.allocate(sum(array.nbytes for array in arrays))
         except Error as problem:
             self._received.refuse(source, time, str(problem))
-            return
+            return False
         at = slot
         for array in arrays:
             self._fabric.arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
@@ -268,6 +270,7 @@ class Server:
         self._answers[source, time] = slot
         self._fabric.send(source, reply(slot))
         self._received.done(source, time)
+        return True
 
     def _taken(self, source: int, message: Taken) -> None:
         self._fabric.space.free(self._answers.pop((source, message.time)))

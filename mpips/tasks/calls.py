@@ -32,16 +32,35 @@ def function(called: Function) -> Function:
 
 
 class Calls:
-    """Carries out what others call on this rank."""
+    """Carries out what others call on this rank.
 
-    def __init__(self, received: Received, issued: Issued, role: Any) -> None:
+    Parameters
+    ----------
+    received, issued : the rank's.
+    role : what functions are given.
+    begun : whether it is ready for them; if not, they wait for `begin`.
+    """
+
+    def __init__(self, received: Received, issued: Issued, role: Any, begun: bool = True) -> None:
         self._received = received
         self._fabric = issued.fabric
         self._issued = issued
         self._role = role
+        self._begun = begun
+        self._early: list[tuple[int, Call]] = []
         self._fabric.on(Call, self._called)
 
+    def begin(self) -> None:
+        """The rank is ready for functions."""
+        self._begun = True
+        for source, message in self._early:
+            self._called(source, message)
+        self._early.clear()
+
     def _called(self, source: int, message: Call) -> None:
+        if not self._begun:
+            self._early.append((source, message))
+            return
         self._received.take(source, message.time, message.after, lambda: self._run(source, message))
 
     def _run(self, source: int, message: Call) -> None:
@@ -61,7 +80,7 @@ class Calls:
         single = isinstance(reply, Task)
         subtasks = [reply] if single else reply
         if not (isinstance(subtasks, list) and subtasks and all(isinstance(each, Task) for each in subtasks)):
-            self._answer(source, message.time, reply)
+            self._answer(source, message, reply)
             return
         whole: Task[None] = Task(self._issued, f'function "{message.function}" for rank {source}')
         whole.include(*subtasks)
@@ -71,14 +90,19 @@ class Calls:
                 self._received.refuse(source, message.time, str(whole.error))
                 return
             results = [_plain(each.wait()) for each in subtasks]
-            self._answer(source, message.time, results[0] if single else results)
+            self._answer(source, message, results[0] if single else results)
 
         whole.on_end(finished)
         whole.finish(None)
 
-    def _answer(self, source: int, time: int, reply: Any) -> None:
-        self._fabric.send(source, CallReply(time, reply))
-        self._received.done(source, time)
+    def _answer(self, source: int, message: Call, reply: Any) -> None:
+        try:
+            self._fabric.send(source, CallReply(message.time, reply))
+        except (TypeError, ValueError, OverflowError) as error:  # msgpack has no such thing
+            problem = f'the reply of function "{message.function}" does not fit into a message: {error}'
+            self._received.refuse(source, message.time, problem)
+        else:
+            self._received.done(source, message.time)
 
 
 def _plain(result: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from mpips.fabric import ArenaFull, Fabric
 from mpips.messages import CallReply, PullReply, PushReply, Refused, ShardsReply, SumReply
+from mpips.tasks.afterwards import Afterwards
 from mpips.tasks.lane import Lane
 from mpips.tasks.task import Task, TaskRefused, UnknownTask
 
@@ -18,10 +19,17 @@ SendIt = Callable[[int, list[int]], None]  # of time, and the times that it come
 
 
 class Issued:
-    """One for each rank that issues tasks."""
+    """One for each rank that issues tasks.
+
+    Attributes
+    ----------
+    fabric : the rank's.
+    afterwards : runs what waits for the end of a task.
+    """
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
+        self.afterwards = Afterwards()
         self._time = 0
         self._open: dict[int, Task[Any]] = {}
         fabric.on(PushReply, self._replied)
@@ -84,11 +92,13 @@ class Issued:
         if not task.before and (lane is None or not lane.queue):
             self._go(task, asked, send)
             return
-        turn = lane.add(lambda: self._go(task, asked, send)) if lane is not None else None
+        task.behind = lane.queue[-1].owner if lane is not None and lane.queue else None
+        turn = lane.add(lambda: self._go(task, asked, send), task) if lane is not None else None
 
         def attempt() -> None:
             for other in task.before:
-                if not other.finished and not (other.time and asked <= other.asked):
+                seen_to = other.time and asked <= other.asked and not other.waits_for_subtasks
+                if not other.finished and not seen_to:
                     other.on_end(attempt)
                     return
             task.sent = True
@@ -100,6 +110,7 @@ class Issued:
         attempt()
 
     def _go(self, task: Task[Any], asked: set[int], send: SendIt) -> None:
+        task.behind = None
         error = next((other.error for other in task.before if other.error is not None), None)
         if error is not None:
             task.finish(None, error)
@@ -134,9 +145,10 @@ class Issued:
                 return False
             return True
 
-        self.fabric.wait(
-            fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values()))
-        )
+        with self.afterwards.waiting():  # a task that ends gives its part of the arena back
+            self.fabric.wait(
+                fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values()))
+            )
         return found[0]
 
     # --- replies ----------------------------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 
 class Turn:
-    """A place in a lane."""
+    """A place in a lane, and whose it is."""
 
-    __slots__ = ("_lane", "_run")
+    __slots__ = ("_lane", "_run", "owner")
 
-    def __init__(self, lane: "Lane", run: Callable[[], None]) -> None:
+    def __init__(self, lane: "Lane", run: Callable[[], None], owner: Any) -> None:
+        self.owner = owner
         self._lane = lane
         self._run: Callable[[], None] = run
         lane.queue.append(self)
@@ -38,6 +40,6 @@ class Lane:
         self.queue: deque[Turn] = deque()
         self.ready: set[Turn] = set()
 
-    def add(self, run: Callable[[], None]) -> Turn:
+    def add(self, run: Callable[[], None], owner: Any = None) -> Turn:
         """Queue something; it runs after `Turn.come`, and after all that was added before."""
-        return Turn(self, run)
+        return Turn(self, run, owner)

@@ -1,11 +1,11 @@
 """The tasks that others have asked of this rank: each is begun once the tasks that it comes after are done here."""
 
-from collections import deque
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from mpips.fabric import Fabric
 from mpips.messages import Refused
+from mpips.tasks.afterwards import Afterwards
 from mpips.tasks.lane import Lane
 
 FAILURES_REMEMBERED = 1024
@@ -14,6 +14,13 @@ FAILURES_REMEMBERED = 1024
 class _Key(NamedTuple):
     source: int
     time: int
+
+
+class _Failure(NamedTuple):
+    """Which task failed at first, and why."""
+
+    time: int
+    reason: str
 
 
 class Received:
@@ -26,18 +33,21 @@ class Received:
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self._open: dict[_Key, list[Callable[[], None]]] = {}
-        self._failed: dict[_Key, str] = {}
-        self._failures: deque[_Key] = deque()
+        self._failed: dict[_Key, _Failure] = {}
         self._lanes: dict[Hashable, Lane] = {}
+        self._afterwards = Afterwards()
 
     def take(
         self, source: int, time: int, after: list[int], run: Callable[[], None], lane: Hashable | None = None
     ) -> None:
         """Have `run` called once the tasks of `source` with the times `after` are done here; then call `done`.
 
-        Tasks of one lane are begun in the order in which they came.
+        Tasks of one lane are begun in the order in which they came. A repetition of one that is under way is left
+        out: its answer is still to come.
         """
         key = _Key(source, time)
+        if key in self._open:
+            return
         self._open[key] = []
         if not after and lane is None:
             run()
@@ -70,23 +80,23 @@ class Received:
 
     def _begin(self, key: _Key, after: list[int], run: Callable[[], None]) -> None:
         for other in after:
-            reason = self._failed.get(_Key(key.source, other))
-            if reason is not None:
-                self.refuse(*key, f"it comes after task {other}, which failed: {reason}")
+            failure = self._failed.get(_Key(key.source, other))
+            if failure is not None:
+                self._refuse(key, failure, f"it comes after task {failure.time}, which failed: {failure.reason}")
                 return
         run()
 
     def done(self, source: int, time: int) -> None:
         """The task is done, and replied to; those that come after it may begin."""
-        for then in self._open.pop(_Key(source, time)):
-            then()
+        self._afterwards.run(self._open.pop(_Key(source, time)))
 
     def refuse(self, source: int, time: int, reason: str) -> None:
         """The task can't be done: say so; those that come after it fail too."""
-        key = _Key(source, time)
-        self._failed[key] = reason
-        self._failures.append(key)
-        if len(self._failures) > FAILURES_REMEMBERED:
-            del self._failed[self._failures.popleft()]
-        self._fabric.send(source, Refused(time, reason))
-        self.done(source, time)
+        self._refuse(_Key(source, time), _Failure(time, reason), reason)
+
+    def _refuse(self, key: _Key, failure: _Failure, reason: str) -> None:
+        self._failed[key] = failure
+        if len(self._failed) > FAILURES_REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+        self._fabric.send(key.source, Refused(key.time, reason))
+        self.done(*key)

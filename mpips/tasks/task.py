@@ -4,7 +4,7 @@ Li et al. 2014, section 3.3: "a task is issued by a remote procedure call … as
 computation immediately"; tasks have subtasks, and come after others.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpips.errors import Error
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mpips.tasks.issued import Issued
 
 T = TypeVar("T")
+
+MOST_NAMED = 4  # tasks of a chain that a message names at each of its ends
 
 
 class TaskRefused(Error, RuntimeError):
@@ -39,7 +41,8 @@ class Task(Generic[T]):
     what : what it is, for messages.
     asked : the ranks that it was sent to.
     peers : those of them whose reply is missing.
-    before : tasks that it comes after, as long as it is not sent.
+    before : tasks that it comes after, as long as it is not finished.
+    behind : the task that was queued before it in its lane, as long as it is queued itself.
     sent : whether it is too late for it to come after anything else.
     """
 
@@ -53,6 +56,7 @@ class Task(Generic[T]):
         "_subtasks",
         "asked",
         "before",
+        "behind",
         "on_reply",
         "peers",
         "sent",
@@ -66,6 +70,7 @@ class Task(Generic[T]):
         self.asked: set[int] = set()
         self.peers: set[int] = set()
         self.before: list[Task[Any]] = []
+        self.behind: Task[Any] | None = None
         self.sent = False
         self.on_reply: Callable[[int, Any], None] | None = None
         self._issued = issued
@@ -152,33 +157,55 @@ class Task(Generic[T]):
             self._subtasks.append(subtask)
 
     def _refuse_cycle(self, other: "Task[Any]", link: str) -> None:
-        path = next((path for path in other._chains([]) if path[-1] is self), None)
-        if path is not None:
-            names = " → ".join(f"{task.what}" for task in [self, *path])
-            raise TaskCycle(f"{self!r} {link} {other!r}, which waits for it: {names}")
+        comes_from: dict[Task[Any], Task[Any]] = {}
+        found, left = {other}, [other]
+        while left:
+            task = left.pop()
+            if task is self:
+                break
+            for needed in task._needs():
+                if needed not in found:
+                    found.add(needed)
+                    left.append(needed)
+                    comes_from[needed] = task
+        if self not in found:
+            return
+        ring: list[Task[Any]] = [self]
+        while ring[-1] is not other:
+            ring.append(comes_from[ring[-1]])
+        names = " → ".join(task.what for task in [self, *reversed(ring)])
+        raise TaskCycle(f"{self!r} {link} {other!r}, which waits for it: {names}")
 
-    def _chains(self, path: "list[Task[Any]]") -> "Iterator[list[Task[Any]]]":
-        """Every way from this task to one that it waits for, over tasks that are not finished."""
-        here = [*path, self]
-        yield here
-        for task in (*self.before, *self._subtasks):
-            if not task._finished:
-                yield from task._chains(here)
+    def _needs(self) -> "list[Task[Any]]":
+        """The tasks that it waits for."""
+        before = [] if self._done else self.before
+        behind = [self.behind] if self.behind is not None and not self.behind.time else []
+        return [task for task in (*before, *behind, *self._subtasks) if not task._finished]
+
+    @property
+    def waits_for_subtasks(self) -> bool:
+        """Whether any of its subtasks is not finished."""
+        return any(not task._finished for task in self._subtasks)
 
     def missing(self) -> str:
         """What the task still needs, for messages."""
-        name = f"task {self.time}, {self.what}"
-        if self.peers:
-            return f"{name}, from rank {', '.join(str(peer) for peer in sorted(self.peers))}"
-        before = next((task for task in self.before if not task._finished), None)
-        if before is not None and not self._done:
-            return f"what {name}, comes after: {before.missing()}"
-        subtask = next((task for task in self._subtasks if not task._finished), None)
-        return f"the subtask of {name}: {subtask.missing()}" if subtask is not None else name
+        chain, task = [], self
+        while not task.peers and (needed := task._needs()):
+            name = f"task {task.time}, {task.what}"
+            chain.append(f"the subtask of {name}" if needed[0] in task._subtasks else f"what {name}, comes after")
+            task = needed[0]
+        if len(chain) > 2 * MOST_NAMED:
+            chain[MOST_NAMED:-MOST_NAMED] = [f"{len(chain) - 2 * MOST_NAMED:,} tasks more"]
+        ranks = f", from rank {', '.join(str(peer) for peer in sorted(task.peers))}" if task.peers else ""
+        return ": ".join([*chain, f"task {task.time}, {task.what}{ranks}"])
 
     def _missing_peers(self) -> set[int]:
-        others = [task._missing_peers() for task in (*self.before, *self._subtasks) if not task._finished]
-        return self.peers.union(*others)
+        found, left = {self}, [self]
+        for task in left:
+            new = [needed for needed in task._needs() if needed not in found]
+            found.update(new)
+            left += new
+        return set().union(*(task.peers for task in left))
 
     # --- for whoever issues -----------------------------------------------------------------------------------------
 
@@ -209,5 +236,4 @@ class Task(Generic[T]):
         self._finished = True
         self.before.clear()
         ends, self._on_end = self._on_end, []
-        for then in ends:
-            then()
+        self._issued.afterwards.run(ends)

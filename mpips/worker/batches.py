@@ -15,9 +15,15 @@ AHEAD = 3  # batches asked for before they are needed
 
 
 class Batches:
-    """Asks the scheduler for workloads and the data servers for their batches, a few ahead."""
+    """Asks the scheduler for workloads and the data servers for their batches, a few ahead.
+
+    Attributes
+    ----------
+    waited : seconds in all that there was no workload.
+    """
 
     def __init__(self, fabric: Fabric, scheduler: int) -> None:
+        self.waited = 0.0
         self._fabric = fabric
         self._scheduler = scheduler
         self._coming: deque[tuple[Workload, int]] = deque()  # batches in order of use; the first few are asked for
@@ -30,20 +36,18 @@ class Batches:
         fabric.on(BatchReady, self._arrived)
 
     def __iter__(self) -> Iterator[tuple[Workload, int, Batch]]:
-        """Workload, number and content of every batch; its arrays are valid until the next one is asked for."""
-        return self._each(train_only=False)
-
-    def to_train(self) -> Iterator[tuple[Workload, int, Batch]]:
-        """The same for the batches that come before the first one to evaluate."""
-        return self._each(train_only=True)
-
-    def _each(self, train_only: bool) -> Iterator[tuple[Workload, int, Batch]]:
+        """Workload, number and content of every batch, until there is no more work; its arrays are valid until the
+        next one is asked for. It can be done again, for work of another kind.
+        """
+        self._over = False
         while True:
             self._ask()
+            begin = self._fabric.now()
             self._fabric.wait(
                 lambda: bool(self._coming) or self._over, "a workload", lambda: {self._scheduler}, timeout=None
             )
-            if not self._coming or (train_only and not self._coming[0][0].train):
+            self.waited += self._fabric.now() - begin
+            if not self._coming:
                 return
             self._ask()
             workload, number = self._coming[0]
@@ -76,6 +80,7 @@ class Batches:
         self._ask()
 
     def _ended(self, source: int, message: NoMoreWork) -> None:
+        self._requested = False
         self._over = True
 
     def _arrived(self, source: int, message: BatchReady) -> None:

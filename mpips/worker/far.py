@@ -13,6 +13,7 @@ from mpips.kernels.gather import scatter_rows
 from mpips.messages import Pull, PullReply, PullScan, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
+from mpips.tasks.lane import Lane
 from mpips.worker.keys import Keys
 from mpips.worker.outgoing import Outgoing
 
@@ -60,6 +61,7 @@ class Far:
         servers = sorted(set(heads))
         self._servers = {i: server for i, server in enumerate(servers) if fabric.place(server) is None}
         self._blocks: dict[int, int] = {}
+        self._answers: dict[int, Lane] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -85,9 +87,6 @@ class Far:
         asked = {server: keys.array[order[start:end]] for server, (start, end) in groups.items()}
         filtered = self._outgoing.filters_pulls
         laid = self._outgoing.lay(task, "request", {server: (part, NO_VALUES) for server, part in asked.items()})
-        if not filtered:
-            self._outgoing.count((server, part.nbytes) for server, part in asked.items())
-
         asked_flags = (above.slot, above.threshold) if above is not None else None
 
         def send(time: int, after: list[int]) -> None:
@@ -111,12 +110,15 @@ class Far:
     def _fetch_answer(
         self, task: Task[Any], server: int, reply: PullReply, asked: Array, then: Callable[[Array, Array], None]
     ) -> None:
-        """Read an answer; call `then` with values (n, width), unpacked by the filters if there are any, and flags (n,)."""
+        """Read an answer; call `then` with values (n, width), unpacked by the filters if there are any, and flags (n,).
+
+        Filters unpack the answers of a server in its order, in which they were packed; reads may end in any other.
+        """
         coded, shape = reply.coded, (asked.size, self._spec.width)
         before = np.zeros(shape, self._spec.dtype).nbytes if coded is None else coded.keys + coded.values
         blob = np.empty(before + reply.flags, np.uint8)
 
-        def arrived() -> None:
+        def take() -> None:
             flags = NO_VALUES
             if reply.flags:
                 flags = np.unpackbits(
@@ -134,7 +136,8 @@ class Far:
             else:
                 then(packet.values, flags)
 
-        self._fabric.fetch(server, reply.keys if coded is not None else reply.values, blob, arrived)
+        turn = self._answers.setdefault(server, Lane()).add(take)
+        self._fabric.fetch(server, reply.keys if coded is not None else reply.values, blob, turn.come)
 
     def scan(
         self,

@@ -107,7 +107,7 @@ class Table(Algebra):
         KeyRangeError, ShapeError, NonFiniteError
             for wrong keys, values of another shape, or NaN or infinite ones; nothing is sent.
         """
-        return self._pushes.push(keys, values, list(after), within)
+        return self._pushes.push(keys, values, self._issued.known(after), within)
 
     def unfinished(self) -> list[Task[None]]:
         """The pushes of this worker that are not acknowledged yet."""
@@ -165,7 +165,7 @@ class Table(Algebra):
             ``(keys (n,), values)``, sorted by key; `above` gives values and flags (n,) bool. Keys that were never
             pushed are zero.
         """
-        before = [*after, *self._pushes.older(self.delay)]
+        before = [*self._issued.known(after), *self._pushes.older(self.delay)]
         if isinstance(keys, range | slice):
             lo, hi = key_range(self.spec, keys)
             task: Task[Any] = Task(self._issued, f'pull of range [{lo}, {hi}) from table "{self.name}"')
@@ -285,6 +285,7 @@ class Table(Algebra):
         ShapeError
             when the argument has too few or too many numbers.
         """
+        before = self._issued.known(after)
         lo, hi = key_range(self.spec, keys)
         numbers = np.ascontiguousarray(argument, np.float64).reshape(-1)
         if find(function).by_row and (hi is None or numbers.size != (hi - lo) * self.spec.width):
@@ -314,7 +315,7 @@ class Table(Algebra):
 
             self._fabric.fetch(source, reply.offset, data, arrived)
 
-        self._issued.issue(task, servers, send, after, answered)
+        self._issued.issue(task, servers, send, before, answered)
         return task
 
     def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:

@@ -61,6 +61,7 @@ class Worker:
     index, count : its number in the group, and how many the group has.
     tables : the job's tables by name.
     feature_groups : the key range of each field of the data, when their keys are from a dictionary.
+    on_begin : called when the tables are there.
     """
 
     def __init__(self, fabric: Fabric, view: View, issued: Issued, delay: int | None) -> None:
@@ -76,8 +77,10 @@ class Worker:
         self._issued = issued
         self._batches = Batches(fabric, view.scheduler)
         self._begun = False
+        self.on_begin: Callable[[], None] | None = None
         self._sums = 0
         self._meter = Meter(fabric)
+        self._between_reports = Meter(fabric)
         fabric.on(Begin, self._begin)
         self._lent: dict[tuple[int, int], int] = {}
         fabric.on(SetDelay, self._set_delay)
@@ -94,6 +97,8 @@ class Worker:
         self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
         self._meter.begin()
+        if self.on_begin is not None:
+            self.on_begin()
 
     def _set_delay(self, source: int, message: SetDelay) -> None:
         for table in self.tables.values():
@@ -170,7 +175,9 @@ class Worker:
 
         With ``delay = "auto"`` the scheduler chooses the delay by how fast the objective falls.
         """
-        self._fabric.send(self._view.scheduler, Report({name: float(value) for name, value in figures.items()}))
+        named = {name: float(value) for name, value in figures.items()}
+        self._fabric.send(self._view.scheduler, Report(named, self._between_reports.idle))
+        self._between_reports.begin()
 
     def finish(self, result: Any) -> None:
         """The program has returned: tell the scheduler."""

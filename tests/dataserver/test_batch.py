@@ -97,6 +97,41 @@ def test_rows_are_shuffled_the_same_way_for_the_same_seed():
     assert order(1) != sorted(order(1))
 
 
+@given(rows=ROWS)
+def test_a_batch_gives_its_rows_back_with_their_keys(rows):
+    given = rows_from(rows)
+    batch = batch_of(given)
+    again = batch.rows()
+    for name in ("labels", "numbers", "indptr", "keys"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(given, name))
+        assert getattr(again, name).dtype == getattr(given, name).dtype
+    np.testing.assert_array_equal(again.values if again.values.size else np.ones(again.keys.size), given.values)
+
+
+def test_the_rows_of_a_batch_outlive_its_blob():
+    batch = batch_of(rows_from([(1.0, [(7, 0.5), (9, 1.0)])]))
+    blob = np.empty(batch.nbytes, np.uint8)
+    batch.pack(blob)
+    rows = Batch.unpack(blob).rows()
+    blob[:] = 0
+    assert rows.labels.tolist() == [1.0]
+    assert rows.indptr.tolist() == [0, 2]
+    assert rows.keys.tolist() == [7, 9]
+    assert rows.values.tolist() == [0.5, 1.0]
+
+
+@given(parts=st.lists(ROWS, min_size=1, max_size=5))
+def test_batches_put_together_have_the_rows_of_all_of_them(parts):
+    """Where some have values and others none, these are ones."""
+    whole = concatenate([batch_of(rows_from(rows)).rows() for rows in parts])
+    given = rows_from([row for rows in parts for row in rows])
+    np.testing.assert_array_equal(whole.labels, given.labels)
+    np.testing.assert_array_equal(whole.indptr, given.indptr)
+    np.testing.assert_array_equal(whole.keys, given.keys)
+    np.testing.assert_array_equal(whole.values if whole.values.size else np.ones(whole.keys.size), given.values)
+    assert (whole.values.size == 0) == (given.values == 1).all()
+
+
 def test_concatenated_rows_keep_their_features():
     parts = [rows_from([(1.0, [(1, 1.0), (2, 2.0)])]), rows_from([(0.0, []), (1.0, [(3, 3.0)])])]
     whole = concatenate(parts)

@@ -21,7 +21,17 @@ DROPPING = [
 KEYS = {"name": "key_cache"}
 BYTES = {"name": "compression", "codec": "zstd"}
 VALUES = {"name": "quantise", "bytes": 3}
-ENDS = [(VALUES, KEYS, BYTES), (KEYS, BYTES), (VALUES, KEYS), (VALUES, BYTES), (BYTES,), ()]
+CHANGES = {"name": "delta", "absolute": 1e-6}
+ENDS = [
+    (VALUES, KEYS, BYTES),
+    (CHANGES, KEYS, BYTES),
+    (CHANGES,),
+    (KEYS, BYTES),
+    (VALUES, KEYS),
+    (VALUES, BYTES),
+    (BYTES,),
+    (),
+]
 PULLED = [{"name": "significance", "absolute": 0.5}, {"name": "zeros"}]
 
 

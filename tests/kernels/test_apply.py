@@ -43,15 +43,43 @@ def ftrl(rule, w, g, state):
     return -1 / ((rule["beta"] + math.sqrt(n)) / rule["alpha"] + rule["l2"]) * (z - math.copysign(rule["l1"], z))
 
 
+def proximal(rule, w, g, state):
+    """Li et al. 2014, Algorithm 3, for one weight: the minimiser of the model, no further than the radius; then how far
+    the old weight was from the optimum.
+    """
+    slope, curvature = g[0] + rule["l2"] * w, (g[1] + rule["l2"]) / rule["rate"] + 1e-8
+    radius = state[0] or rule["trust"]
+
+    def model(v):
+        return slope * (v - w) + curvature / 2 * (v - w) ** 2 + rule["l1"] * abs(v)
+
+    zero_slope = [w - (slope + sign * rule["l1"]) / curvature for sign in (-1, 1)]
+    best = min((v for v in (*zero_slope, 0.0)), key=model)
+    best = min(max(best, w - radius), w + radius)  # the model is convex
+    state[0] = min(rule["trust"], 2 * abs(best - w) + 0.1)
+    subgradients = [slope + sign * rule["l1"] for sign in ((-1, 1) if w == 0 else (math.copysign(1, w),))]
+    state[1] = 0.0 if min(subgradients) <= 0 <= max(subgradients) and w == 0 else min(map(abs, subgradients))
+    return best
+
+
 REFERENCES = {
     "assign": (assign, {}),
     "add": (add, {}),
     "sgd": (sgd, {"rate": 0.3, "l2": 0.1}),
     "adagrad": (adagrad, {"alpha": 0.2, "beta": 0.5, "l1": 0.1, "l2": 0.05}),
     "ftrl": (ftrl, {"alpha": 0.2, "beta": 1.0, "l1": 0.4, "l2": 0.1}),
+    "proximal": (proximal, {"l1": 0.4, "l2": 0.1, "rate": 0.7, "trust": 0.8}),
 }
 ROWS = 5_000
-CASES = [(name, "float32", 1) for name in REFERENCES] + [("ftrl", "float64", 3), ("adagrad", "float64", 3)]
+CASES = [(name, "float32", 1) for name in REFERENCES]
+CASES += [(name, "float64", 3) for name in ("ftrl", "adagrad", "proximal")]
+
+
+def random_updates(rng, name, n, dtype, width):
+    """As many numbers for each value as the rule takes; a second one is a curvature."""
+    updates = rng.normal(size=(n, width, RULES[name].inputs))
+    updates[..., 1:] = np.abs(updates[..., 1:]) + 0.1
+    return updates.reshape(n, -1).astype(dtype)
 
 
 def reference(name, keys, pushes, width):
@@ -61,8 +89,8 @@ def reference(name, keys, pushes, width):
     state = np.zeros((len(keys), width, RULES[name].slots))
     for positions, updates in pushes:
         for i, row in zip(positions, updates, strict=True):
-            for j in range(width):
-                values[i, j] = function(rule, values[i, j], float(row[j]), state[i, j])
+            for j, part in enumerate(row.astype(float).reshape(width, -1)):
+                values[i, j] = function(rule, values[i, j], part if part.size > 1 else part[0], state[i, j])
     return values, state
 
 
@@ -85,7 +113,7 @@ def test_pushed_keys_follow_the_rule(name, dtype, width, kind, rng):
     pushes = []
     for _ in range(6):
         chosen = np.sort(rng.choice(keys.size, 100, replace=False))
-        updates = rng.normal(size=(100, width)).astype(dtype)
+        updates = random_updates(rng, name, 100, dtype, width)
         pushes.append((chosen, updates))
         in_order = grouped(spec, keys[chosen])
         shards.push(in_order, updates[np.searchsorted(keys[chosen], in_order)])
@@ -109,7 +137,7 @@ def test_a_pushed_range_follows_the_rule_and_leaves_the_rest(name, dtype, width,
     spec = spec_of(name, "dense", dtype, width)
     shards = shards_of(spec)
     lo, hi = 700, 3_001
-    pushes = [(range(hi - lo), rng.normal(size=(hi - lo, width)).astype(dtype)) for _ in range(2)]
+    pushes = [(range(hi - lo), random_updates(rng, name, hi - lo, dtype, width)) for _ in range(2)]
     for _, updates in pushes:
         shards.push_range(lo, hi, updates)
     values, _ = reference(name, range(hi - lo), pushes, width)
@@ -165,6 +193,19 @@ def test_a_users_rule_runs_with_its_state(own_rules):
     for _ in range(2):
         shards.push(np.array([7], np.uint64), np.ones((1, 1), np.float32))
     assert pulled(shards, [6, 7])[:, 0].tolist() == [0.0, -2.0 * 1.0 - 2.0 * 1.5]
+
+
+def test_a_users_rule_may_take_several_inputs_for_each_value_of_a_row(own_rules):
+    @update_rule(Rate, inputs=3)
+    @njit
+    def weighted(rule, value, update, state):
+        return value + rule.rate * update[0] * update[1] - update[2]
+
+    shards = shards_of(table(rows=ROWS, width=2, rule={"name": "weighted"}))
+    updates = np.array([[2, 3, 1, 4, 5, 6]], np.float32)  # of the first value, then of the second
+    shards.push(np.array([7], np.uint64), updates)
+    shards.push_range(8, 9, 2 * updates)
+    assert pulled(shards, [6, 7, 8]).tolist() == [[0, 0], [2, 4], [10, 28]]
 
 
 def test_two_rules_with_the_same_parameters_stay_two_rules(own_rules):

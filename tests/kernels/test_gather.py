@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mpips.kernels.gather import check_keys, copy_finite, copy_finite_rows, read_range, scatter_rows
+from mpips.kernels.gather import check_keys, copy_finite, copy_finite_rows, flag_dense, read_range, scatter_rows
 from tests.shards import pulled, shards_of, table
 
 
@@ -23,6 +23,37 @@ def test_a_row_on_another_node_is_left_as_it_is():
     lo, hi = shards.spec.shard_range(1)
     assert np.isnan(got[lo:hi]).all()
     assert (np.delete(got, np.s_[lo:hi]) == 1).all()
+
+
+def flags_of(shards, slot, threshold, keys, out):
+    spec = shards.spec
+    where = shards._words, shards._cells, shards._local, spec.shard_bits, spec.width, spec.slots
+    flag_dense(*where, slot, threshold, np.asarray(keys, np.uint64), out)
+    return out
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_row_is_flagged_when_the_state_of_any_of_its_values_is_above_the_threshold(width, slot, rng):
+    shards = shards_of(table(rows=20_000, width=width, dtype="float64", rule={"name": "ftrl"}))
+    shards.push_range(0, 15_000, rng.normal(size=(15_000, width)))
+    state = np.concatenate([shards.dense_rows(shard)[1] for shard in sorted(shards.held)])
+    keys = np.sort(rng.choice(20_000, 3_000, replace=False))
+    for threshold in (0.0, 0.5, float(state[keys[7], 0, slot])):
+        expected = (state[keys, :, slot] > threshold).any(axis=1)
+        np.testing.assert_array_equal(flags_of(shards, slot, threshold, keys, np.zeros(3_000, bool)), expected)
+        np.testing.assert_array_equal(flags_of(shards, slot, threshold, keys, np.ones(3_000, bool)), expected)
+        assert 0 < np.count_nonzero(expected) < 3_000
+
+
+def test_the_flag_of_a_row_on_another_node_is_left_as_it_is():
+    shards = shards_of(table(rows=20_000, rule={"name": "ftrl"}))
+    shards.push_range(0, 20_000, np.ones((20_000, 1), np.float32))
+    shards._local[1] = -1
+    lo, hi = shards.spec.shard_range(1)
+    got = flags_of(shards, 0, 0.5, np.arange(20_000), np.zeros(20_000, bool))
+    assert not got[lo:hi].any()
+    assert np.delete(got, np.s_[lo:hi]).all()
 
 
 def test_a_range_is_read_whole_only_when_its_shard_is_at_rest():

@@ -27,11 +27,14 @@ LONGEST_GAP = 10  # passes from one that looks at every weight to the next
 
 
 class Block(NamedTuple):
-    """A key range, and where this worker's features of it begin and end among all of its own."""
+    """A key range, where this worker's features of it begin and end among all of its own, and room for a number per row
+    if any of its rows has several of them.
+    """
 
     keys: range
     lo: int
     hi: int
+    spans: Array
 
 
 class Iteration(NamedTuple):
@@ -56,23 +59,22 @@ class Solver:
         self._scores, self._chances = np.zeros(len(rows)), np.full(len(rows), 0.5)
         self._radius = np.zeros(rows.keys.size)
         self._kkt = table.kkt
-        self._blocks = list(self._cut())
         self._reaches = np.empty(rows.indices.size, np.float32)
-        for block in self._blocks:
-            kernels.reach(
-                self._starts, self._rows, self._values, block.lo, block.hi, np.zeros(len(rows)), self._reaches
-            )
+        self._blocks = list(self._cut())
         self._under_way: deque[Iteration] = deque()
         self._move(np.arange(rows.keys.size), table.pull(rows.keys).wait())
 
     def _cut(self) -> Iterator[Block]:
-        rows = self._table.spec.rows
+        rows, room = self._table.spec.rows, np.zeros(self._labels.size)
         for lo, hi in self._worker.feature_groups or [(0, rows)]:
             edges = np.linspace(lo, hi, 1 + -(-self._settings.blocks * (hi - lo) // rows)).astype(np.uint64)
             places = np.searchsorted(self._keys, edges)
             for i in range(edges.size - 1):
                 if edges[i + 1] > edges[i]:
-                    yield Block(range(int(edges[i]), int(edges[i + 1])), int(places[i]), int(places[i + 1]))
+                    first, last = int(places[i]), int(places[i + 1])
+                    several = kernels.reach(self._starts, self._rows, self._values, first, last, room, self._reaches)
+                    keys = range(int(edges[i]), int(edges[i + 1]))
+                    yield Block(keys, first, last, room if several else room[:0])
 
     def _move(self, columns: Array, weights: Array) -> None:
         """Bring the scores up to new weights of some columns."""
@@ -90,9 +92,17 @@ class Solver:
         if self._kkt is not None:
             columns = columns[self._kkt.choose(self._keys[columns])]
         both = np.empty((columns.size, 2))
-        radius = self._radius[columns]
         kernels.derivatives(
-            self._starts, self._rows, self._values, self._reaches, columns, self._labels, self._chances, radius, both
+            self._starts,
+            self._rows,
+            self._values,
+            self._reaches,
+            columns,
+            self._labels,
+            self._chances,
+            self._radius[columns],
+            block.spans,
+            both,
         )
         both[:, 1] *= 1 + len(self._under_way)  # as many steps are added up before any of them is seen
         keys = self._keys[columns]
@@ -140,8 +150,9 @@ class Solver:
             filtered = self._kkt.dropped_entries - before_pass if self._kkt is not None else 0
             loss, rows, skipped, features = self._worker.sum(*self._objective(), filtered, self._keys.size).wait()
             if self._worker.index == 0:
-                self._worker.report(**{"pass": number + 1}, objective=loss / rows, active=1 - skipped / features)
-            if whole and before - loss < settings.tolerance * loss:
+                active = 1 - skipped / max(1, features)
+                self._worker.report(**{"pass": number + 1}, objective=loss / rows, active=active)
+            if whole and abs(before - loss) < settings.tolerance * loss:
                 break
             before = loss
 

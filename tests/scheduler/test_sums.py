@@ -1,0 +1,75 @@
+"""Sums over a group: complete when every worker's part is in, in the order of the workers whoever comes first."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpips.messages import Refused, Sum, SumReply
+from mpips.scheduler.sums import Sums
+
+GROUPS = {"train": [5, 3, 8], "watch": [7]}
+
+
+def test_a_sum_is_told_to_every_worker_in_answer_to_its_own_task():
+    sums = Sums(GROUPS)
+    assert sums.add("train", 3, Sum(11, 1, [1.0, 10.0])) == []
+    assert sums.add("train", 5, Sum(12, 1, [2.0, 20.0])) == []
+    assert sums.add("train", 8, Sum(13, 1, [4.0, 40.0])) == [
+        (5, SumReply(12, [7.0, 70.0])),
+        (3, SumReply(11, [7.0, 70.0])),
+        (8, SumReply(13, [7.0, 70.0])),
+    ]
+
+
+@given(st.permutations([(worker, number) for worker in GROUPS["train"] for number in (1, 2, 3)]))
+def test_the_bits_of_a_sum_do_not_depend_on_who_comes_first(arrival):
+    parts = {5: 1.0, 3: 1e16, 8: -1e16}  # in this order 0, in others 1 or 2
+    sums, found = Sums(GROUPS), {}
+    for time, (worker, number) in enumerate(arrival):
+        for each, reply in sums.add("train", worker, Sum(time, number, [number * parts[worker]])):
+            found[each, number] = reply.values
+    assert found == {(worker, number): [number * 1.0 + number * 1e16 - number * 1e16] for worker, number in arrival}
+
+
+def test_groups_do_not_wait_for_each_other():
+    sums = Sums(GROUPS)
+    assert sums.add("train", 3, Sum(1, 1, [1.0])) == []
+    assert sums.add("watch", 7, Sum(1, 1, [5.0])) == [(7, SumReply(1, [5.0]))]
+    assert sums.add("watch", 7, Sum(2, 2, [6.0])) == [(7, SumReply(2, [6.0]))]
+
+
+def test_a_part_that_comes_twice_counts_once():
+    sums = Sums(GROUPS)
+    for _ in range(2):
+        assert sums.add("train", 3, Sum(1, 1, [1.0])) == []
+    sums.add("train", 5, Sum(1, 1, [1.0]))
+    assert sums.add("train", 8, Sum(1, 1, [1.0]))[0][1].values == [3.0]
+
+
+def test_a_sum_without_numbers_makes_workers_wait_for_each_other():
+    sums = Sums(GROUPS)
+    for worker in (8, 3):
+        assert sums.add("train", worker, Sum(1, 1, [])) == []
+    assert [reply.values for _, reply in sums.add("train", 5, Sum(1, 1, []))] == [[]] * 3
+
+
+def test_what_is_complete_is_forgotten():
+    sums = Sums(GROUPS)
+    for number in range(100):
+        for worker in GROUPS["train"]:
+            sums.add("train", worker, Sum(number, number, [1.0]))
+    assert sums._parts == {}
+
+
+def test_parts_of_different_sizes_are_refused_and_their_workers_named():
+    sums = Sums(GROUPS)
+    sums.add("train", 3, Sum(1, 4, [1.0]))
+    sums.add("train", 5, Sum(2, 4, [1.0, 2.0]))
+    reason = "1 numbers of worker 3 and 2 numbers of worker 5 can't be added up"
+    assert sums.add("train", 8, Sum(3, 4, [1.0])) == [
+        (5, Refused(2, reason)),
+        (3, Refused(1, reason)),
+        (8, Refused(3, reason)),
+    ]
+    for worker in (3, 5):
+        sums.add("train", worker, Sum(4, 5, [1.0]))
+    assert sums.add("train", 8, Sum(4, 5, [1.0]))[0] == (5, SumReply(4, [3.0]))
