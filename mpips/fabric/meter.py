@@ -15,14 +15,16 @@ class Meter:
     def begin(self) -> None:
         """Forget what was before."""
         self._start = self._last = self._fabric.now(), self._fabric.busy()
+        self._next = self._start[0] + SHORTEST
 
     def reading(self) -> float | None:
         """The share of the time since the last reading that the rank was busy; None when it is too early for one."""
         now = self._fabric.now()
-        time, busy = self._last
-        if now - time < min(LONGEST, max(SHORTEST, SHARE * (now - self._start[0]))):
+        if now < self._next:
             return None
+        time, busy = self._last
         self._last = now, self._fabric.busy()
+        self._next = now + min(LONGEST, max(SHORTEST, SHARE * (now - self._start[0])))
         return (self._last[1] - busy) / (now - time)
 
     @property

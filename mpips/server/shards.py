@@ -47,6 +47,7 @@ class Shards:
     def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
         self.spec = spec
         self.held: list[int] = []
+        self._bits = spec.shard_bits
         self.clock = RangeClock(spec.positions)
         self._space = space
         self._words = arena.view(np.int64)
@@ -59,7 +60,7 @@ class Shards:
         self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
         self._growing = Lock()
         self._resolved = Resolved(
-            lambda keys, rows: sparse.resolve(self._words, self._headers, keys, spec.shard_bits, self._stride, rows)
+            lambda keys, rows: sparse.resolve(self._words, self._headers, keys, self._bits, self._stride, rows)
         )
         self._local = np.empty((spec.shards, 2), np.int64)
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
@@ -76,13 +77,13 @@ class Shards:
         """
         spec, no_keys = self.spec, np.empty(0, np.uint64)
         no_rows = np.empty((0, spec.push_width), spec.dtype)
-        shape = (self._rule, self._words, self._cells, self._headers, no_keys, no_rows, spec.shard_bits, spec.width)
+        shape = (self._rule, self._words, self._cells, self._headers, no_keys, no_rows, self._bits, spec.width)
         try:
             if spec.kind == "sparse":
                 self._loops.sparse(*shape, spec.slots, self._stride, 0)
                 if any(each.get("name") == "key_cache" for each in spec.push_filters):
                     no_keys.flags.writeable = False  # as the lists are that come from there
-                    rows, sizes = np.empty(0, np.int64), (spec.shard_bits, spec.width, spec.slots)
+                    rows, sizes = np.empty(0, np.int64), (self._bits, spec.width, spec.slots)
                     self._loops.rows(*shape[:4], no_keys, rows, no_rows, *sizes)
                     self._resolved.rows(no_keys)
                 return
@@ -104,7 +105,7 @@ class Shards:
         """Make empty shards; their values and state are zero."""
         for shard in shards:
             if self.spec.kind == "dense":
-                bits = self.spec.shard_bits
+                bits = self._bits
                 block = self._space.allocate(self._dense_bytes())
                 start = block // 8
                 self._words[start : start + self._dense_bytes() // 8] = 0
@@ -179,7 +180,7 @@ class Shards:
         if self._pool is None or keys.size < THREADED_ROWS:
             self._push(keys, updates, rows)
             return
-        cuts = shard_starts(keys, self.spec.kind == "dense", self.spec.shard_bits, self._threads)
+        cuts = shard_starts(keys, self.spec.kind == "dense", self._bits, self._threads)
         parts = [(keys[a:b], updates[a:b], None if rows is None else rows[a:b]) for a, b in pairwise(cuts) if b > a]
         for _ in self._pool.map(lambda part: self._push(*part), parts):
             pass
@@ -189,7 +190,7 @@ class Shards:
         if rows is not None:
             self._loops.rows(
                 self._rule, self._words, self._cells, self._headers, keys, rows, updates,
-                spec.shard_bits, spec.width, spec.slots,
+                self._bits, spec.width, spec.slots,
             )  # fmt: skip
             return
         if spec.kind == "dense":
@@ -200,7 +201,7 @@ class Shards:
                 self._headers,
                 keys,
                 updates,
-                spec.shard_bits,
+                self._bits,
                 spec.width,
                 spec.slots,
             )
@@ -211,13 +212,13 @@ class Shards:
         while done < keys.size:
             done = self._loops.sparse(
                 self._rule, self._words, self._cells, self._headers, keys, updates,
-                spec.shard_bits, spec.width, spec.slots, self._stride, done,
+                self._bits, spec.width, spec.slots, self._stride, done,
             )  # fmt: skip
             if done < keys.size:
                 self._make_room(keys[done])
 
     def _make_room(self, key: Any) -> None:
-        shard = int(shard_of(key, False, self.spec.shard_bits))
+        shard = int(shard_of(key, False, self._bits))
         if self._header(shard)[header.LOCATION] == 0:
             raise NotHeld(f'table "{self.spec.name}": key {key} is not held here')
         with self._growing:
@@ -228,7 +229,7 @@ class Shards:
         (hi - lo, width·inputs).
         """
         spec = self.spec
-        first, last = lo >> spec.shard_bits, (hi - 1) >> spec.shard_bits
+        first, last = lo >> self._bits, (hi - 1) >> self._bits
         mine = [shard for shard in self.held if first <= shard <= last]
 
         def one(shard: int) -> None:
@@ -262,15 +263,15 @@ class Shards:
         """Copy the values of keys (n,) into `out` (n, width)."""
         spec, flat = self.spec, out.reshape(-1)
         if spec.kind == "dense":
-            gather_dense(self._words, self._cells, self._local, spec.shard_bits, spec.width, keys, flat)
+            gather_dense(self._words, self._cells, self._local, self._bits, spec.width, keys, flat)
         else:
-            gather_sparse(self._words, self._cells, self._local, spec.shard_bits, spec.width, self._stride, keys, flat)
+            gather_sparse(self._words, self._cells, self._local, self._bits, spec.width, self._stride, keys, flat)
 
     def above(self, keys: Array, slot: int, threshold: float) -> Array:
         """Whether a slot of the update state of rows (n,) of a dense table is above a threshold, (n,) bool."""
         spec, flags = self.spec, np.zeros(keys.size, np.bool_)
         flag_dense(
-            self._words, self._cells, self._local, spec.shard_bits, spec.width, spec.slots, slot, threshold, keys, flags
+            self._words, self._cells, self._local, self._bits, spec.width, spec.slots, slot, threshold, keys, flags
         )
         return flags
 
@@ -321,7 +322,7 @@ class Shards:
             done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)
             while done < keys.size:
                 done = sparse.load(
-                    self._words, self._cells, self._headers, keys, values, flat, spec.shard_bits, self._stride, done
+                    self._words, self._cells, self._headers, keys, values, flat, self._bits, self._stride, done
                 )
                 if done < keys.size:
                     self._make_room(keys[done])

@@ -11,9 +11,7 @@ from mpips.tasks.lane import Lane
 FAILURES_REMEMBERED = 1024
 
 
-class _Key(NamedTuple):
-    source: int
-    time: int
+_Key = tuple[int, int]  # source and time
 
 
 class _Failure(NamedTuple):
@@ -45,7 +43,7 @@ class Received:
         Tasks of one lane are begun in the order in which they came. A repetition of one that is under way is left
         out: its answer is still to come.
         """
-        key = _Key(source, time)
+        key = (source, time)
         if key in self._open:
             return
         self._open[key] = []
@@ -64,7 +62,7 @@ class Received:
             queue = self._lanes[lane] = Lane()
         turn = queue.add(lambda: self._begin(key, after, run)) if queue is not None else None
         begin = turn.come if turn is not None else lambda: self._begin(key, after, run)
-        left = [_Key(source, other) for other in after if _Key(source, other) in self._open]
+        left = [(source, other) for other in after if (source, other) in self._open]
         if not left:
             begin()
             return
@@ -80,7 +78,7 @@ class Received:
 
     def _begin(self, key: _Key, after: list[int], run: Callable[[], None]) -> None:
         for other in after:
-            failure = self._failed.get(_Key(key.source, other))
+            failure = self._failed.get((key[0], other))
             if failure is not None:
                 self._refuse(key, failure, f"it comes after task {failure.time}, which failed: {failure.reason}")
                 return
@@ -88,15 +86,15 @@ class Received:
 
     def done(self, source: int, time: int) -> None:
         """The task is done, and replied to; those that come after it may begin."""
-        self._afterwards.run(self._open.pop(_Key(source, time)))
+        self._afterwards.run(self._open.pop((source, time)))
 
     def refuse(self, source: int, time: int, reason: str) -> None:
         """The task can't be done: say so; those that come after it fail too."""
-        self._refuse(_Key(source, time), _Failure(time, reason), reason)
+        self._refuse((source, time), _Failure(time, reason), reason)
 
     def _refuse(self, key: _Key, failure: _Failure, reason: str) -> None:
         self._failed[key] = failure
         if len(self._failed) > FAILURES_REMEMBERED:
             del self._failed[next(iter(self._failed))]
-        self._fabric.send(key.source, Refused(key.time, reason))
+        self._fabric.send(key[0], Refused(key[1], reason))
         self.done(*key)

@@ -49,6 +49,7 @@ class Outgoing:
         self._issued = issued
         self._chains: dict[tuple[int, Direction], Chain] = {}
         self._plain = 0
+        self._alone = len(set(fabric.nodes)) == 1
 
     def chain(self, server: int, direction: Direction) -> Chain:
         """The filters between this worker and a server."""
@@ -80,6 +81,8 @@ class Outgoing:
 
     def count(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Count bytes that go without filters to servers, ``(server, bytes)``: those on other nodes."""
+        if self._alone:
+            return
         self._plain += sum(size for server, size in sizes if self._fabric.place(server) is None)
 
     def traffic(self) -> Traffic:
