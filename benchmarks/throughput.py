@@ -43,7 +43,7 @@ name = "linear"
 table = "w"
 passes = {passes}
 [consistency]
-delay = 4
+delay = "auto"
 [checkpoint]
 every = 0.0
 """

@@ -186,11 +186,14 @@ class KeysWanted(Message, frozen=True):
 
 
 class KeysGiven(Message, frozen=True):
-    """Worker → server: the keys (uint64) of task `time` lie in my arena; say `Taken` when you have them."""
+    """Worker → server: `count` of the keys (uint64) of task `time` lie in my arena, and `left` more will follow when
+    you have said `Taken`.
+    """
 
     time: int
     count: int
     keys: int
+    left: int
 
 
 class CallShards(Message, frozen=True):

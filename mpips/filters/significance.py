@@ -94,6 +94,7 @@ class Significance(Filter[SignificanceParameters]):
         return keys[order], updates[order]
 
     def forget(self) -> None:
-        """On a pull, begin again with all values, whatever the peer has got."""
-        self._store.clear()
-        self._number = 0
+        """On a pull, begin again with all values, whatever the peer has got; on a push, what is held back stays so."""
+        if self.setting.direction == "pull":
+            self._store.clear()
+            self._number = 0

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.filters import Chain, Direction, KeysMissing
 from mpips.filters.of_table import chain_of
@@ -23,17 +24,24 @@ Wanted = tuple[int, int, str]  # offset, values, dtype
 class Incoming:
     """One for each server.
 
+    Parameters
+    ----------
+    fabric : this server's.
+    refuse : refuses a worker's task of a time, for a reason.
+
     Attributes
     ----------
     tables : the job's, once they are known; messages name them by their position.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, refuse: Callable[[int, int, str], None]) -> None:
         self.tables: list[TableSpec] = []
         self._fabric = fabric
+        self._refuse = refuse
         self._queues: dict[int, deque[Callable[[], None]]] = {}
         self._chains: dict[tuple[int, int, Direction], Chain] = {}
         self._lists: dict[tuple[int, int], Callable[[Array], None]] = {}
+        self._parts: dict[int, list[Array]] = {}
         fabric.on(KeysGiven, self._given)
 
     def chain(self, worker: int, table: int, direction: Direction) -> Chain:
@@ -104,7 +112,10 @@ class Incoming:
                 self._lists[worker, message.time] = learn
                 self._fabric.send(worker, KeysWanted(message.time, message.table, direction, signature))
                 return
-            then(packet.entries(), packet.values)
+            except Error as problem:
+                self._refuse(worker, message.time, str(problem))
+            else:
+                then(packet.entries(), packet.values)
             self._end(worker)
 
         self._queue(worker, begin)
@@ -114,7 +125,11 @@ class Incoming:
 
         def arrived() -> None:
             self._fabric.send(worker, Taken(message.time))
-            self._lists.pop((worker, message.time))(keys)
+            parts = self._parts.setdefault(worker, [])
+            parts.append(keys)
+            if message.left == 0:
+                del self._parts[worker]
+                self._lists.pop((worker, message.time))(np.concatenate(parts))
 
         self._fabric.fetch(worker, message.keys, keys, arrived)
 

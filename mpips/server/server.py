@@ -77,7 +77,7 @@ class Server:
         self._view = view
         self._run = run
         self._threads = threads
-        self._incoming = Incoming(fabric)
+        self._incoming = Incoming(fabric, received.refuse)
         self._plain = 0  # bytes left for other nodes without filters
         self._answers: dict[tuple[int, int], int] = {}
         self._saving: Iterator[bool] | None = None

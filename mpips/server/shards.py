@@ -317,7 +317,6 @@ class Shards:
         """Fill a sparse table's shards from blocks of keys, values and state; keys of other servers' shards are
         passed over.
         """
-        spec = self.spec
         for keys, values, state in blocks:
             done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)
             while done < keys.size:

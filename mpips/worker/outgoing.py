@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpips.fabric import Fabric
+from mpips.fabric import ArenaFull, Fabric
 from mpips.filters import Chain, Direction, Wire
 from mpips.filters.of_table import chain_of, kkt_of
 from mpips.messages import Coded, Traffic
@@ -65,8 +65,23 @@ class Outgoing:
         over.
         """
         wires = {server: self.chain(server, direction).encode(*part) for server, part in parts.items()}
-        slot = self._issued.room(sum(_room(wire) for wire in wires.values()))
-        task.on_end(lambda: self._fabric.space.free(slot))
+
+        def begin_again() -> None:
+            for server in parts:
+                self.chain(server, direction).forget()
+
+        try:
+            slot = self._issued.room(sum(_room(wire) for wire in wires.values()))
+        except ArenaFull:
+            begin_again()
+            raise
+
+        def ended() -> None:
+            self._fabric.space.free(slot)
+            if task.error is not None and not task.time:  # what was encoded has not been sent
+                begin_again()
+
+        task.on_end(ended)
         at, laid = slot, {}
         for server, wire in wires.items():
             assert not isinstance(wire.keys, range)

@@ -98,7 +98,8 @@ class Table(Algebra):
         keys : ``range(lo, hi)`` or ``slice`` of a dense table's rows; or sorted unique keys (n,); or `Keys`.
         values : (n,) for width 1, else (n, width); converted to the table's dtype. A rule with several inputs takes
             (n, width·inputs), the inputs of a value side by side.
-        after : tasks that must be finished before this one is applied.
+        after : tasks that must be finished before this one is applied; where every server of this push was asked to do
+            them, too, each waits for its own part of them.
         within : of a dense table, the rows that this push is about: its keys are among them, and its time is kept
             for them alone. Workers that push to an aggregating table push about the same rows in turn.
 

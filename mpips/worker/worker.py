@@ -1,7 +1,8 @@
 """The worker's role: the tables, and a loop that feeds an algorithm with batches and reports what came of them."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from mpips.dataserver.rows import concatenate
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
+from mpips.filters import KeyCache
 from mpips.messages import (
     Begin,
     Finished,
@@ -36,9 +38,19 @@ from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
 
+STRETCH = 1 << 12  # bytes of the arena kept free for keys that servers have forgotten
+
 
 class TrainingError(Error, RuntimeError):
     """An algorithm failed on a batch; the text says which."""
+
+
+class Giving(NamedTuple):
+    """Keys (n,) that a server has forgotten, and that go to it again."""
+
+    server: int
+    time: int
+    keys: np.ndarray[Any, Any]
 
 
 class Algorithm(Protocol):
@@ -82,7 +94,8 @@ class Worker:
         self._meter = Meter(fabric)
         self._between_reports = Meter(fabric)
         fabric.on(Begin, self._begin)
-        self._lent: dict[tuple[int, int], int] = {}
+        self._giving: deque[Giving] = deque()
+        self._stretch: int | None = None
         fabric.on(SetDelay, self._set_delay)
         fabric.on(KeysWanted, self._keys_wanted)
         fabric.on(Taken, self._keys_taken)
@@ -91,6 +104,10 @@ class Worker:
     def _begin(self, source: int, message: Begin) -> None:
         ring = Ring(self._view.servers, self._view.nodes)
         offsets = header_offsets(message.tables)
+        if any(
+            each["name"] == KeyCache.name for spec in message.tables for each in spec.push_filters + spec.pull_filters
+        ):
+            self._stretch = self._fabric.space.allocate(STRETCH)
         for index, spec in enumerate(message.tables):
             heads = [ring.head(spec.name, shard) for shard in range(spec.shards)]
             self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._issued, self._delay)
@@ -105,13 +122,28 @@ class Worker:
             table.delay = message.delay
 
     def _keys_wanted(self, source: int, message: KeysWanted) -> None:
-        keys = list(self.tables.values())[message.table].give_keys(source, message.direction, message.signature)
-        slot = self._lent[source, message.time] = self._issued.room(keys.nbytes)
-        self._fabric.values(self._fabric.rank, slot, keys.size, "uint64")[:] = keys
-        self._fabric.send(source, KeysGiven(message.time, keys.size, slot))
+        table = list(self.tables.values())[message.table]
+        keys = table.give_keys(source, message.direction, message.signature)
+        self._giving.append(Giving(source, message.time, keys))
+        if len(self._giving) == 1:
+            self._give_part()
+
+    def _give_part(self) -> None:
+        """Lay the next keys of the first list that is wanted into the stretch that is kept free for them: the arena may
+        be full of pushes that wait for these very keys.
+        """
+        assert self._stretch is not None
+        server, time, keys = self._giving[0]
+        part = keys[: STRETCH // 8]
+        self._fabric.values(self._fabric.rank, self._stretch, part.size, "uint64")[:] = part
+        self._giving[0] = Giving(server, time, keys[part.size :])
+        self._fabric.send(server, KeysGiven(time, part.size, self._stretch, keys.size - part.size))
 
     def _keys_taken(self, source: int, message: Taken) -> None:
-        self._fabric.space.free(self._lent.pop((source, message.time)))
+        if not self._giving[0].keys.size:
+            self._giving.popleft()
+        if self._giving:
+            self._give_part()
 
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do."""

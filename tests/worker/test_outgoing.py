@@ -10,6 +10,7 @@ from mpips.messages import KeysGiven, KeysWanted, Pull, Push, Traffic
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
+from mpips.worker.worker import STRETCH
 from tests.simulated import PLACES, SimulatedJob, program_plan, rest, table
 
 ROWS = 2_000
@@ -84,7 +85,7 @@ def test_filters_that_lose_nothing_change_nothing(filters, width, kind, place, s
 def assert_nothing_is_left(done):
     """Every arena is as it was at the beginning of the program: workers' empty, servers' with their shards alone."""
     for rank in done.view.workers:
-        assert done.simulation.ranks[rank].space.used == 0
+        assert done.simulation.ranks[rank].space.used in (0, STRETCH)
     for server in done.servers.values():
         assert server._answers == {}
 
@@ -173,6 +174,26 @@ def test_a_list_of_keys_travels_once(direction, seed):
     assert job(program, spec, servers=1, seed=seed).results == [[8 * ROWS // 2, 0, 0, 0]]
 
 
+def test_keys_that_a_server_has_forgotten_get_there_though_the_arena_is_full():
+    def program(worker):
+        w, keys = worker.table("w"), np.arange(2_000)
+        w.push(keys, np.ones(keys.size)).wait()
+        for server in simulated.servers.values():
+            for chain in server._incoming._chains.values():
+                chain["key_cache"]._lists.clear()
+        for _ in range(10):
+            w.push(keys, np.ones(keys.size))
+        worker.settle()
+        return w.pull(keys).wait().tolist() == [11.0] * keys.size
+
+    memory = Memory(server=4 * MB, worker=40_000)
+    plan = program_plan(
+        program, table(rows=ROWS, push_filters=[KEY_CACHE]), roles=Roles(servers=1, workers=1), memory=memory
+    )
+    simulated = SimulatedJob(plan, [0, 1, 2], 1)
+    assert simulated.run().results == [True]
+
+
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_a_server_that_has_forgotten_its_key_lists_asks_for_them_again(kind, seed):
     """It forgets all of them, again and again, while pushes and pulls are under way."""
@@ -221,7 +242,7 @@ def test_a_server_that_has_forgotten_its_key_lists_asks_for_them_again(kind, see
     simulated = SimulatedJob(program_plan(program, spec, roles=roles), [0, 1, 2, 3], seed, latency=WIDE)
     assert simulated.run().results == [True]
     assert set(asked) == {"push", "request"}
-    assert len(given) == len(asked)
+    assert len(given) >= len(asked)
     assert_nothing_is_left(simulated)
 
 
