@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mpips.scheduler.view import View
 from mpips.table import TableSpec
 
 
@@ -99,6 +100,53 @@ class Traffic(msgspec.Struct, frozen=True, array_like=True):
             for name, count in part.saved.items():
                 saved[name] = saved.get(name, 0) + count
         return Traffic(raw, sent, saved, fetched)
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+class NewView(Message, frozen=True):
+    """Scheduler → any rank: from now on this is who does what."""
+
+    view: View
+
+
+class ViewTaken(Message, frozen=True):
+    """Any rank → scheduler: I act by this view."""
+
+    number: int
+
+
+class CopiesWhole(Message, frozen=True):
+    """Server → scheduler: I have every shard that this view has me copy."""
+
+    number: int
+
+
+class Drain(Message, frozen=True):
+    """Scheduler → server: of this view's shards that are to have another head, apply no more pushes; say when all that
+    you have applied is acknowledged.
+    """
+
+    number: int
+
+
+class Drained(Message, frozen=True):
+    """Server → scheduler: it is."""
+
+    number: int
+
+
+class Release(Message, frozen=True):
+    """Scheduler → server: all ranks have taken this view; give the shards back that you have no part in any more."""
+
+    number: int
+
+
+class Resumed(Message, frozen=True):
+    """Worker → scheduler: the first push that had to be sent again for this view is acknowledged."""
+
+    number: int
 
 
 # --- tasks: each has a time, counted by the rank that asks, and the times of the tasks that it comes after ----------

@@ -15,6 +15,7 @@ from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
 from mpips.scheduler.desk import Desk, results_of
+from mpips.scheduler.line import Line
 from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.tasks import Issued, Received
@@ -81,17 +82,17 @@ class Rank:
         fabric, view, plan = self._fabric, self._view, self._plan
         worker: Worker | None = None
         role: Server | DataServer | Worker | None = None
-        issued, received = Issued(fabric), Received(fabric)
+        issued, received, line = Issued(fabric), Received(fabric), Line(fabric, view.scheduler)
         try:
             if fabric.rank == view.scheduler:
                 self._desk = Desk(fabric, view, plan, Record(plan.run), self._resume, self._mpi)
             if fabric.rank in view.servers:
-                role = Server(fabric, view, received, plan.run, self._threads())
+                role = Server(fabric, view, line, received, plan.run, self._threads())
             if plan.data is not None and fabric.rank in view.data_servers:
-                role = DataServer(fabric, view.data_servers, view.scheduler, plan.data, plan.base, plan.run)
+                role = DataServer(fabric, view.data_servers, line, plan.data, plan.base, plan.run)
             if fabric.rank in view.workers:
                 delay = plan.delay_of(view.group_of(fabric.rank))
-                role = worker = Worker(fabric, view, issued, delay)
+                role = worker = Worker(fabric, view, line, issued, delay)
         except Error as error:
             if fabric.rank == view.scheduler and self._desk is None:
                 self._announce_refusal(str(error))

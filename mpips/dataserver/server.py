@@ -24,6 +24,7 @@ from mpips.messages import (
     Failed,
     Note,
 )
+from mpips.scheduler.line import Line
 
 NAMES_FILE = "names.h5"
 RETRY_SECONDS = 5.0
@@ -39,17 +40,17 @@ class DataServer:
     ----------
     fabric : this rank's.
     peers : ranks of all data servers; this rank is one of them.
-    scheduler : its rank.
+    line : to the scheduler.
     spec, base : what to read, relative to which folder.
     run : the run folder, where the names of the features go; None for a job that leaves no files.
     """
 
     def __init__(
-        self, fabric: Fabric, peers: list[int], scheduler: int, spec: DataSpec, base: Path, run: Path | None
+        self, fabric: Fabric, peers: list[int], line: Line, spec: DataSpec, base: Path, run: Path | None
     ) -> None:
         self._fabric = fabric
         self._peers = peers
-        self._scheduler = scheduler
+        self._line = line
         self._run = run
         self._prepared: Prepared | None = None
         self._dictionary: Dictionary | None = None
@@ -89,7 +90,7 @@ class DataServer:
                 offset, size = self._leave(dictionary)
                 self._fabric.send(self._peers[0], DictionaryPart(offset, size))
         except Error as error:
-            self._fabric.send(self._scheduler, Failed(str(error)))
+            self._line.tell(Failed(str(error)))
         return True
 
     def _leave(self, dictionary: Dictionary) -> tuple[int, int]:
@@ -117,7 +118,7 @@ class DataServer:
                 for peer in others:
                     self._fabric.send(peer, DictionaryWhole(offset, size))
         except Error as error:
-            self._fabric.send(self._scheduler, Failed(f"the names of the features: {error}"))
+            self._line.tell(Failed(f"the names of the features: {error}"))
             return
         self._use(whole)
 
@@ -133,7 +134,7 @@ class DataServer:
             path.unlink(missing_ok=True)
             self._try_at = self._fabric.now() + RETRY_SECONDS
             reason = os.strerror(error.errno) if error.errno else str(error)
-            self._fabric.send(self._scheduler, Note(f"{path}: {reason}: the names of the features are not saved yet"))
+            self._line.tell(Note(f"{path}: {reason}: the names of the features are not saved yet"))
         return True
 
     def _whole(self, source: int, message: DictionaryWhole) -> None:
@@ -159,9 +160,8 @@ class DataServer:
     def _announce(self, features: int, groups: list[tuple[int, int]]) -> None:
         data = self._prepared
         assert data is not None
-        self._fabric.send(
-            self._scheduler,
-            DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups),
+        self._line.tell(
+            DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups)
         )
 
     # --- batches ----------------------------------------------------------------------------------------------------
@@ -178,9 +178,7 @@ class DataServer:
                     if not self._load(batch):
                         return  # all that is here is in use: goes on when something is taken
                 except (Error, OSError) as error:
-                    self._fabric.send(
-                        self._scheduler, Failed(f"batch {batch} of data server {self._fabric.rank}: {error}")
-                    )
+                    self._line.tell(Failed(f"batch {batch} of data server {self._fabric.rank}: {error}"))
                     return
             self._queue.popleft()
             self._ready.move_to_end(batch)

@@ -41,18 +41,52 @@ class NoSuchGroup(Error, KeyError):
 
 
 class View(msgspec.Struct, frozen=True):
-    """Who does what: ranks by role, the workers' groups, and the node of every rank. A later view has a larger
-    number.
+    """Who does what. A later view has a larger number.
+
+    A server stands at a place of the ring, which a spare may take over from it. Copies of shards move in the background
+    from where `ring` wants them to where `target` does; when all are there, that becomes the ring. Until then a dead
+    server stays in `ring`, since its chains tell where the other copies are.
+
+    Parameters
+    ----------
+    number : of this view.
+    nodes : node number of every rank.
+    scheduler : its rank.
+    standbys : ranks that mirror the scheduler's log; the first that lives follows it.
+    ring, target : servers by their place on the ring, as copies are, and as they will be.
+    parts : the rank that serves each part of the data.
+    groups : the ranks of each group of workers.
+    spares : ranks that wait for a role.
+    lost : ranks that are dead, or were sent away.
+    replicas : copies of a shard besides the one at its head, as far as there are servers for them.
     """
 
     number: int
     nodes: list[int]
     scheduler: int
-    servers: list[int]
-    data_servers: list[int]
-    workers: list[int]
-    spares: list[int]
+    standbys: list[int]
+    ring: dict[int, int]
+    target: dict[int, int]
+    parts: list[int]
     groups: dict[str, list[int]]
+    spares: list[int]
+    lost: list[int]
+    replicas: int
+
+    @property
+    def servers(self) -> list[int]:
+        """Living servers, those that only copy shards for now included."""
+        return sorted({*self.ring.values(), *self.target.values()} - set(self.lost))
+
+    @property
+    def data_servers(self) -> list[int]:
+        """Ranks that serve data."""
+        return sorted(set(self.parts))
+
+    @property
+    def workers(self) -> list[int]:
+        """Workers of all groups."""
+        return sorted(rank for ranks in self.groups.values() for rank in ranks)
 
     def group(self, name: str) -> list[int]:
         """The ranks of a role ("servers", "data_servers", "workers", "spares") or of a group of workers.
@@ -78,9 +112,11 @@ class View(msgspec.Struct, frozen=True):
         return next(name for name, ranks in self.groups.items() if worker in ranks)
 
     def role(self, rank: int) -> str:
-        """The role of a rank: "scheduler", "server", "data server", "worker" or "spare"."""
+        """The role of a rank: "scheduler", "server", "data server", "worker", "spare", or "lost"."""
         if rank == self.scheduler:
             return "scheduler"
+        if rank in self.lost:
+            return "lost"
         for name, ranks in (("server", self.servers), ("data server", self.data_servers), ("worker", self.workers)):
             if rank in ranks:
                 return name
@@ -131,7 +167,7 @@ def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
     return Roles(servers=servers, data_servers=data_servers, workers=workers, spares=ranks - total + spares)
 
 
-def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None) -> View:
+def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None, replicas: int = 0) -> View:
     """The first view of a job: a role for every rank, servers spread over the nodes first.
 
     Parameters
@@ -139,6 +175,7 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
     nodes : node number of every rank; rank 0 becomes the scheduler.
     wanted : how many ranks take each role.
     groups : workers of each group besides the main one.
+    replicas : copies of a shard besides the first.
 
     Raises
     ------
@@ -164,6 +201,18 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
     servers = take(roles.servers or 0)
     data_servers = take(roles.data_servers or 0) or [0]
     members = {MAIN: take(roles.workers or 0), **{name: take(count) for name, count in groups.items()}}
-    workers = sorted(rank for ranks in members.values() for rank in ranks)
     spares = sorted(rank for ranks in free.values() for rank in ranks)
-    return View(1, list(nodes), 0, servers, data_servers, workers, spares, members)
+    ring = {server: server for server in servers}
+    return View(
+        number=1,
+        nodes=list(nodes),
+        scheduler=0,
+        standbys=[],
+        ring=ring,
+        target=dict(ring),
+        parts=data_servers,
+        groups=members,
+        spares=spares,
+        lost=[],
+        replicas=replicas,
+    )

@@ -37,7 +37,8 @@ from mpips.messages import (
     Traffic,
 )
 from mpips.rule import RuleError
-from mpips.scheduler.ring import Ring
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.line import Line
 from mpips.scheduler.view import MAIN, View
 from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
@@ -64,17 +65,20 @@ class Server:
 
     Parameters
     ----------
-    fabric, view, received : this rank's.
+    fabric, view, line, received : this rank's.
     run : the run folder, where checkpoints go; None for a job without any.
     threads : kernels that may run at once.
     """
 
-    def __init__(self, fabric: Fabric, view: View, received: Received, run: Path | None, threads: int) -> None:
+    def __init__(
+        self, fabric: Fabric, view: View, line: Line, received: Received, run: Path | None, threads: int
+    ) -> None:
         self.tables: list[Shards] = []
         self._aggregators: dict[int, Aggregate] = {}
         self._received = received
         self._fabric = fabric
         self._view = view
+        self._line = line
         self._run = run
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
@@ -105,21 +109,21 @@ class Server:
         except CheckpointError as problem:
             error = str(problem)
         except ArenaFull as problem:
-            self._fabric.send(source, Failed(f"server {self._fabric.rank} has no room for its tables: {problem}"))
+            self._line.tell(Failed(f"server {self._fabric.rank} has no room for its tables: {problem}"))
             return
         except RuleError as problem:
-            self._fabric.send(source, Failed(str(problem)))
+            self._line.tell(Failed(str(problem)))
             return
-        self._fabric.send(source, TablesReady(error))
+        self._line.tell(TablesReady(error))
 
     def _hold(self, tables: list[TableSpec]) -> None:
-        ring = Ring(self._view.servers, self._view.nodes)
         offsets = header_offsets(tables)
         self._incoming.tables = tables
         self._fabric.space.allocate(offsets[-1])  # the first stretch handed out, so it begins at 0
         for spec, headers in zip(tables, offsets, strict=False):
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
-            shards.hold(shard for shard in range(spec.shards) if ring.head(spec.name, shard) == self._fabric.rank)
+            heads = chains_of(self._view, spec).heads
+            shards.hold(np.flatnonzero(heads == self._fabric.rank).tolist())
             shards.warm()
             if spec.aggregate:
                 self._aggregators[len(self.tables)] = Aggregate(spec, self._view.groups[MAIN], shards.apply)
@@ -279,13 +283,13 @@ class Server:
 
     def _measure(self, source: int, message: Measure) -> None:
         nonzeros = {table.spec.name: table.nonzeros() for table in self.tables}
-        self._fabric.send(source, Measured(message.epoch, nonzeros, self._traffic()))
+        self._line.tell(Measured(message.epoch, nonzeros, self._traffic()))
 
     def _report(self) -> bool:
         share = self._meter.reading()
         if share is not None and self.tables:
             load = Load(share, self._pushes, self._fabric.space.used, self._traffic())
-            self._fabric.send(self._view.scheduler, load)
+            self._line.tell(load)
         return False
 
     def _traffic(self) -> Traffic:
@@ -293,7 +297,7 @@ class Server:
 
     def _checkpoint(self, source: int, message: Checkpoint) -> None:
         assert self._run is not None
-        self._saving = self._save(source, message.generation, self._run)
+        self._saving = self._save(message.generation, self._run)
 
     def _save_step(self) -> bool:
         if self._saving is None:
@@ -303,7 +307,7 @@ class Server:
         self._saving = None
         return True
 
-    def _save(self, source: int, generation: int, run: Path) -> Iterator[bool]:
+    def _save(self, generation: int, run: Path) -> Iterator[bool]:
         """Write the own shards, one a step, so that pushes are served in between; a step says whether it wrote."""
         error = None
         try:
@@ -322,4 +326,4 @@ class Server:
             done.result()
         except CheckpointError as problem:
             error = str(problem)
-        self._fabric.send(source, Saved(generation, error))
+        self._line.tell(Saved(generation, error))

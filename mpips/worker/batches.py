@@ -8,6 +8,7 @@ import numpy as np
 from mpips.dataserver.batch import Batch
 from mpips.fabric import Fabric
 from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Workload, WorkRequest
+from mpips.scheduler.line import Line
 
 Blob = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
@@ -22,10 +23,10 @@ class Batches:
     waited : seconds in all that there was no workload.
     """
 
-    def __init__(self, fabric: Fabric, scheduler: int) -> None:
+    def __init__(self, fabric: Fabric, line: Line) -> None:
         self.waited = 0.0
         self._fabric = fabric
-        self._scheduler = scheduler
+        self._line = line
         self._coming: deque[tuple[Workload, int]] = deque()  # batches in order of use; the first few are asked for
         self._asked = 0
         self._ready: defaultdict[tuple[int, int], deque[Blob | BatchReady]] = defaultdict(deque)
@@ -44,7 +45,7 @@ class Batches:
             self._ask()
             begin = self._fabric.now()
             self._fabric.wait(
-                lambda: bool(self._coming) or self._over, "a workload", lambda: {self._scheduler}, timeout=None
+                lambda: bool(self._coming) or self._over, "a workload", lambda: {self._line.scheduler}, timeout=None
             )
             self.waited += self._fabric.now() - begin
             if not self._coming:
@@ -72,7 +73,7 @@ class Batches:
             self._asked += 1
         if len(self._coming) <= AHEAD and not self._requested and not self._over:
             self._requested = True
-            self._fabric.send(self._scheduler, WorkRequest())
+            self._line.tell(WorkRequest())
 
     def _given(self, source: int, message: Workload) -> None:
         self._requested = False

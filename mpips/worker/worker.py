@@ -28,7 +28,8 @@ from mpips.messages import (
     Workload,
 )
 from mpips.metrics import BINS, pack
-from mpips.scheduler.ring import Ring
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.line import Line
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.tasks import Issued, Task, TaskRefused
@@ -76,7 +77,7 @@ class Worker:
     on_begin : called when the tables are there.
     """
 
-    def __init__(self, fabric: Fabric, view: View, issued: Issued, delay: int | None) -> None:
+    def __init__(self, fabric: Fabric, view: View, line: Line, issued: Issued, delay: int | None) -> None:
         self.rank = fabric.rank
         self.group = view.group_of(fabric.rank)
         self.index = view.groups[self.group].index(fabric.rank)
@@ -85,9 +86,10 @@ class Worker:
         self.feature_groups: list[tuple[int, int]] = []
         self._fabric = fabric
         self._view = view
+        self._line = line
         self._delay = delay
         self._issued = issued
-        self._batches = Batches(fabric, view.scheduler)
+        self._batches = Batches(fabric, line)
         self._begun = False
         self.on_begin: Callable[[], None] | None = None
         self._sums = 0
@@ -102,14 +104,13 @@ class Worker:
         fabric.background.append(self._report_load)
 
     def _begin(self, source: int, message: Begin) -> None:
-        ring = Ring(self._view.servers, self._view.nodes)
         offsets = header_offsets(message.tables)
         if any(
             each["name"] == KeyCache.name for spec in message.tables for each in spec.push_filters + spec.pull_filters
         ):
             self._stretch = self._fabric.space.allocate(STRETCH)
         for index, spec in enumerate(message.tables):
-            heads = [ring.head(spec.name, shard) for shard in range(spec.shards)]
+            heads = chains_of(self._view, spec).heads.tolist()
             self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._issued, self._delay)
         self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
@@ -147,8 +148,7 @@ class Worker:
 
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do."""
-        scheduler = {self._view.scheduler}
-        self._fabric.wait(lambda: self._begun, "the start of the job", lambda: scheduler, timeout=None)
+        self._fabric.wait(lambda: self._begun, "the start of the job", lambda: {self._line.scheduler}, timeout=None)
 
     def table(self, name: str) -> Table:
         """A table of the job.
@@ -193,13 +193,13 @@ class Worker:
         task: Task[list[float]] = Task(self._issued, f"sum {number} over the workers of the group {self.group}")
 
         def send(time: int, after: list[int]) -> None:
-            self._fabric.send(self._view.scheduler, Sum(time, number, [float(value) for value in values]))
+            self._line.tell(Sum(time, number, [float(value) for value in values]))
 
         def replied(source: int, message: SumReply) -> None:
             if self._issued.received(task, source):
                 task.finish(message.values)
 
-        self._issued.issue(task, [self._view.scheduler], send, (), replied)
+        self._issued.issue(task, [self._line.scheduler], send, (), replied)
         return task
 
     def report(self, **figures: float) -> None:
@@ -208,18 +208,18 @@ class Worker:
         With ``delay = "auto"`` the scheduler chooses the delay by how fast the objective falls.
         """
         named = {name: float(value) for name, value in figures.items()}
-        self._fabric.send(self._view.scheduler, Report(named, self._between_reports.idle))
+        self._line.tell(Report(named, self._between_reports.idle))
         self._between_reports.begin()
 
     def finish(self, result: Any) -> None:
         """The program has returned: tell the scheduler."""
-        self._fabric.send(self._view.scheduler, Finished(result, self._meter.idle, self._traffic()))
+        self._line.tell(Finished(result, self._meter.idle, self._traffic()))
 
     def _report_load(self) -> bool:
         share = self._meter.reading()
         if share is not None and self._begun:
             pushes = sum(table.pushes for table in self.tables.values())
-            self._fabric.send(self._view.scheduler, Load(share, pushes, self._fabric.space.used, self._traffic()))
+            self._line.tell(Load(share, pushes, self._fabric.space.used, self._traffic()))
         return False
 
     def _traffic(self) -> Traffic:
@@ -244,7 +244,7 @@ class Worker:
         for workload, number, batch in self._batches:
             parts.append(batch.rows())
             if number == workload.batches[-1]:
-                self._fabric.send(self._view.scheduler, WorkDone(workload.number, 0, 0.0, b""))
+                self._line.tell(WorkDone(workload.number, 0, 0.0, b""))
         return batch_of(concatenate(parts)) if parts else EMPTY
 
     def train(self, algorithm: Algorithm) -> None:
@@ -275,7 +275,7 @@ class Worker:
         self, workload: Workload, rows: int, loss: float, histogram: bytes, waited: float
     ) -> Callable[[], None]:
         message = WorkDone(workload.number, rows, loss, histogram, waited)
-        return lambda: self._fabric.send(self._view.scheduler, message)
+        return lambda: self._line.tell(message)
 
     def _after_pushes(self, then: Callable[[], None]) -> None:
         """Call `then` once all pushes made so far are acknowledged."""

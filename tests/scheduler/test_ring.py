@@ -9,7 +9,7 @@ SHARDS = range(400)
 
 
 def heads(servers, table="w"):
-    ring = Ring(servers, [0] * (max(servers) + 1))
+    ring = Ring({server: server for server in servers}, [0] * (max(servers) + 1))
     return [ring.head(table, shard) for shard in SHARDS]
 
 
@@ -46,7 +46,7 @@ def test_the_shards_of_a_server_that_leaves_spread_over_many_others():
 
 @pytest.mark.parametrize("servers", [2, 4, 16])
 def test_the_load_is_balanced(servers):
-    ring = Ring(range(1, servers + 1), [0] * (servers + 1))
+    ring = Ring({server: server for server in range(1, servers + 1)}, [0] * (servers + 1))
     counts = np.bincount([ring.head("w", shard) for shard in range(4_000)], minlength=servers + 1)[1:]
     assert counts.max() < 1.35 * counts.mean()
     assert counts.min() > 0.65 * counts.mean()
@@ -66,7 +66,7 @@ def test_tables_are_placed_apart():
 def test_the_servers_of_a_chain_differ_and_stand_on_different_nodes_while_there_are_any(
     nodes, servers, replicas, shard
 ):
-    ring = Ring(servers, nodes)
+    ring = Ring({server: server for server in servers}, nodes)
     chain = ring.chain("w", shard, replicas)
     assert chain[0] == ring.head("w", shard)
     assert len(chain) == len(set(chain)) == min(1 + replicas, len(servers))
@@ -79,7 +79,7 @@ def test_the_servers_of_a_chain_differ_and_stand_on_different_nodes_while_there_
 @given(nodes=st.lists(st.integers(0, 5), min_size=41, max_size=41), servers=SERVERS, shard=st.integers(0, 999))
 def test_when_a_head_dies_its_replica_is_the_next_head_when_each_has_its_node(nodes, servers, shard):
     nodes = list(range(41))
-    chain = Ring(servers, nodes).chain("w", shard, 1)
+    chain = Ring({server: server for server in servers}, nodes).chain("w", shard, 1)
     left = [server for server in servers if server != chain[0]]
     if left:
-        assert Ring(left, nodes).head("w", shard) == chain[1]
+        assert Ring({server: server for server in left}, nodes).head("w", shard) == chain[1]
