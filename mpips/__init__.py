@@ -8,7 +8,7 @@ command ``mpips run``.
 
 from mpips.errors import Error
 from mpips.functions import shard_function
-from mpips.plan import Memory
+from mpips.plan import Memory, Scale
 from mpips.program import program
 from mpips.rule import update_rule
 from mpips.scheduler.view import Roles
@@ -20,6 +20,7 @@ __all__ = [
     "Error",
     "Memory",
     "Roles",
+    "Scale",
     "TableSpec",
     "function",
     "program",

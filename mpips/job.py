@@ -18,8 +18,9 @@ from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.job_source import JobFileError, JobSource
-from mpips.plan import Delay, Memory
+from mpips.plan import Delay, Memory, Scale
 from mpips.program import PROGRAMS, WATCH
+from mpips.scheduler.spec import RecoverySpec, ScaleSpec, Seconds
 from mpips.scheduler.view import Roles
 from mpips.schema import Mistake, mistakes, nearest
 from mpips.table import DType, Kind, TableSpec
@@ -91,6 +92,7 @@ class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     solver: Literal["online", "block"] = "online"
     passes: Annotated[int, msgspec.Meta(ge=1)] = 1
     evaluate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+    epoch_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     block: BlockSettings | None = None
 
 
@@ -154,6 +156,8 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     algorithm: AlgorithmSection
     groups: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], GroupSection] = {}
     consistency: ConsistencySection = ConsistencySection()
+    recovery: RecoverySpec = RecoverySpec()
+    plan: list[ScaleSpec] = []
     checkpoint: CheckpointSpec = CheckpointSpec()
     memory: MemorySection = MemorySection()
     server: ServerSection = ServerSection()
@@ -189,6 +193,11 @@ class Job(Sections, frozen=True, kw_only=True):
         return Memory(server=self.memory.server, data_server=self.memory.data_server, worker=self.memory.worker)
 
     @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The changes of size that the job file plans."""
+        return tuple(Scale(entry.at, entry.epoch, entry.servers, entry.workers) for entry in self.plan)
+
+    @property
     def run_folder(self) -> Path:
         """Where the results and the checkpoint go, absolute; a relative one starts from the current folder."""
         return Path(self.checkpoint.folder or Path("checkpoints", self.path.stem)).absolute()
@@ -212,6 +221,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     found = list(mistakes(Sections, source.content, _hook))
     wrong = {mistake.path[0] for mistake in found if mistake.path}
     found += _names(source.content)
+    found += _changes(source.content, wrong)
     found += _files(path.resolve().parent, source.content, wrong)
     if found or source.refused:
         raise JobFileError(source.refused + source.report(found))
@@ -221,8 +231,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
 
 
 def _hook(kind: type, value: Any) -> Any:
-    if kind is Size:
-        return Size.parse(value)
+    if kind is Size or kind is Seconds:
+        return kind.parse(value)
     raise NotImplementedError(kind)
 
 
@@ -246,10 +256,39 @@ def _names(content: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("tables", table, "aggregate"), 'the solver "block" needs aggregate = true')
         if section.get("kind", "dense") != "dense":
             yield Mistake(("tables", table, "kind"), 'the solver "block" needs a dense table')
+        if "epoch_share" in algorithm:
+            yield Mistake(("algorithm", "epoch_share"), 'is for the solver "online": the other looks at all rows')
     elif solver == "online" and "block" in algorithm:
         yield Mistake(("algorithm", "block"), 'is for solver = "block"')
     elif solver == "online" and rule_name == "proximal":
         yield Mistake(("tables", table, "rule"), 'the rule "proximal" is for the solver "block"')
+
+
+def _changes(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:
+    """Recovery and changes of size that the rest of the job does not allow."""
+    algorithm = content["algorithm"] if "algorithm" in content and "algorithm" not in wrong else {}
+    in_step = algorithm.get("solver") == "block"
+    if not wrong & {"recovery", "roles"}:
+        recovery = msgspec.convert(content.get("recovery", {}), RecoverySpec)
+        roles = msgspec.convert(content.get("roles", {}), Roles)
+        if recovery.limit is not None and recovery.replicas == 0:
+            text = "needs replicas = 1 or more: a silent server is sent away, and with it the only copy of its shards"
+            yield Mistake(("recovery", "patience"), text)
+        elif recovery.limit is not None and roles.servers == 1:
+            text = "needs roles.servers = 2 or more: there is no copy of the shards of a single server"
+            yield Mistake(("recovery", "patience"), text)
+        if in_step and recovery.on_worker_loss == "redistribute":
+            text = 'the solver "block" needs "replace" or "ignore": nobody else has the rows that a worker keeps'
+            yield Mistake(("recovery", "on_worker_loss"), text)
+    for index, entry in enumerate(content.get("plan", []) if "plan" not in wrong else []):
+        if in_step and "workers" in entry:
+            text = 'is not for the solver "block": its workers keep their rows, and stay as many as they are'
+            yield Mistake(("plan", index, "workers"), text)
+        if in_step and "epoch" in entry:
+            yield Mistake(("plan", index, "epoch"), 'is not for the solver "block", which has no epochs: use at')
+        elif algorithm and entry.get("epoch", 1) > algorithm.get("passes", 1):
+            text = f"must be at most algorithm.passes, which is {algorithm.get('passes', 1)}; got {entry['epoch']}"
+            yield Mistake(("plan", index, "epoch"), text)
 
 
 def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:

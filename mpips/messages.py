@@ -4,7 +4,7 @@ A message is a small struct sent by point-to-point MPI. Values, keys and batches
 offset in its sender's arena, and the receiver reads there. Offsets and sizes are in bytes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import or_
 from typing import Any, Literal
@@ -29,29 +29,39 @@ class Hello(Message, frozen=True):
     pid: int
 
 
-class DictionaryPart(Message, frozen=True):
-    """Data server → first data server: the feature names that my part of the data has."""
+class DictionaryWanted(Message, frozen=True):
+    """Data server of the first part → data server: when you have the names of all parts, give them to me."""
 
+
+class DictionaryPart(Message, frozen=True):
+    """Data server → data server of the first part: the feature names that this part of the data has; give me those of
+    all parts.
+    """
+
+    part: int
     offset: int
     size: int
 
 
 class DictionaryWhole(Message, frozen=True):
-    """First data server → data server: the names of all parts, in order."""
+    """Data server → data server: the names of all parts, in order."""
 
     offset: int
     size: int
 
 
 class DictionaryTaken(Message, frozen=True):
-    """Data server → first data server: I have read the whole dictionary."""
+    """Data server → data server: I have read, or need not read, your names of this part; None: of all."""
+
+    part: int | None
 
 
 class DataReady(Message, frozen=True):
-    """Data server → scheduler: my part is read; so many batches and rows, what a table needs to hold it, and the key
-    range of each field, if keys are from a dictionary.
+    """Data server → scheduler: this part of the data is read; so many batches and rows, what a table needs to hold it,
+    and the key range of each field, if keys are from a dictionary.
     """
 
+    part: int
     train: int
     test: int
     train_rows: int
@@ -75,10 +85,13 @@ class TablesReady(Message, frozen=True):
 
 
 class Begin(Message, frozen=True):
-    """Scheduler → worker: the tables are there; run your program. `groups` are the key ranges of the data's fields."""
+    """Scheduler → worker: the tables are there; run your program. `groups` are the key ranges of the data's fields,
+    `identity` is whose pushes yours are: your own, or those of the worker whose program you run again.
+    """
 
     tables: list[TableSpec]
     groups: list[tuple[int, int]]
+    identity: int
 
 
 class Traffic(msgspec.Struct, frozen=True, array_like=True):
@@ -144,9 +157,126 @@ class Release(Message, frozen=True):
 
 
 class Resumed(Message, frozen=True):
-    """Worker → scheduler: the first push that had to be sent again for this view is acknowledged."""
+    """Worker → scheduler: the first push that had to be sent again for this view is acknowledged, or the first batch
+    that had to be asked for again is there.
+    """
 
     number: int
+
+
+# --- succession: what is said to the scheduler and by it is numbered, and said again when another takes its place ------
+
+
+class ToScheduler(Message, frozen=True):
+    """Any rank → scheduler: the `number`-th thing that I say to whoever is the scheduler, encoded; I have heard the
+    first `heard` that it said to me.
+    """
+
+    number: int
+    heard: int
+    message: bytes
+
+
+class FromScheduler(Message, frozen=True):
+    """Scheduler → any rank: the `number`-th thing that a scheduler says to you, encoded; the first `heard` that you
+    said are safe.
+    """
+
+    number: int
+    heard: int
+    message: bytes
+
+
+class SchedulerHeard(Message, frozen=True):
+    """Any rank → scheduler: I have heard the first `number` things that it said to me."""
+
+    number: int
+
+
+class RankHeard(Message, frozen=True):
+    """Scheduler → any rank: the first `number` things that you said are safe."""
+
+    number: int
+
+
+class Input(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of what the scheduler's log holds; `time` is seconds on the scheduler's clock."""
+
+    time: float
+
+
+class Said(Input, frozen=True):
+    """A rank has said its `number`-th thing, and heard the first `heard` of what it was told."""
+
+    source: int
+    number: int
+    heard: int
+    message: bytes
+
+
+class Heard(Input, frozen=True):
+    """A rank has heard the first `heard` things that it was told."""
+
+    source: int
+    heard: int
+
+
+class Ticked(Input, frozen=True):
+    """The time has come for something."""
+
+
+class Died(Input, frozen=True):
+    """A rank is dead."""
+
+    rank: int
+
+
+class Interrupted(Input, frozen=True):
+    """Someone wants the job to end."""
+
+    reason: str
+
+
+class Broken(Input, frozen=True):
+    """Something is wrong on the scheduler's rank."""
+
+    reason: str
+
+
+class Completed(Input, frozen=True):
+    """The generation is complete, or why it is not."""
+
+    error: str | None
+
+
+class Conducted(Input, frozen=True):
+    """The scheduler's own program has returned."""
+
+
+class Snapshot(Message, frozen=True):
+    """Scheduler → standby: this is my state after the first `index` inputs. Of two snapshots the one of the later view
+    counts.
+    """
+
+    view: int
+    index: int
+    state: bytes
+
+
+class Inputs(Message, frozen=True):
+    """Scheduler → standby: what has come in after the first `index` inputs; what followed from the first `done` has
+    been done.
+    """
+
+    index: int
+    done: int
+    inputs: list[Said | Heard | Ticked | Died | Interrupted | Broken | Completed | Conducted]
+
+
+class Mirrored(Message, frozen=True):
+    """Standby → scheduler: I have the first `index` inputs."""
+
+    index: int
 
 
 # --- tasks: each has a time, counted by the rank that asks, and the times of the tasks that it comes after ----------
@@ -161,15 +291,21 @@ class Coded(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Push(Message, frozen=True):
-    """Worker → server: updates for `count` keys within ``[lo, hi)`` lie in my arena; it is my push number `step` to
-    this table.
+    """Worker → server: updates for `count` keys within ``[lo, hi)`` lie in my arena; they are those of your shards in
+    this view.
 
-    `keys` is the offset of the keys (uint64), or None when there is one update for every position of the range.
+    Clocks know it as push number `step` of `identity` to this table; `part` tells apart what several servers, or one
+    after the other, are sent of a push. `keys` is the offset of the keys (uint64), or None when there is one update for
+    every position of the range. What is sent again, to another server than at first, may lie in more than one place:
+    `more` has (keys, values, count) of the others.
     """
 
     time: int
     after: list[int]
+    view: int
+    part: int
     table: int
+    identity: int
     step: int
     lo: int
     hi: int
@@ -177,12 +313,14 @@ class Push(Message, frozen=True):
     keys: int | None
     values: int
     coded: Coded | None
+    more: list[tuple[int, int, int]] = []
 
 
 class PushReply(Message, frozen=True):
-    """Server → worker: task `time` is applied."""
+    """Server → worker: this part of task `time` is applied, at every copy."""
 
     time: int
+    part: int
 
 
 class Pull(Message, frozen=True):
@@ -192,6 +330,7 @@ class Pull(Message, frozen=True):
 
     time: int
     after: list[int]
+    view: int
     table: int
     count: int
     keys: int
@@ -206,6 +345,7 @@ class PullScan(Message, frozen=True):
 
     time: int
     after: list[int]
+    view: int
     table: int
     lo: int
     hi: int | None
@@ -246,12 +386,15 @@ class KeysGiven(Message, frozen=True):
 
 class CallShards(Message, frozen=True):
     """Worker → server: run a registered function on your shards of ``[lo, hi)``, with an argument of `numbers` float64
-    that lies in my arena; leave its reply in yours.
+    that lies in my arena; leave its reply in yours. One that writes has identity and step as a push has; else 0.
     """
 
     time: int
     after: list[int]
+    view: int
     table: int
+    identity: int
+    step: int
     function: str
     lo: int
     hi: int | None
@@ -313,6 +456,44 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+class Change(Message, frozen=True):
+    """Server → next of a chain: rows of your copies have become what lies in my arena, packed as `server.rows` has it.
+
+    The head has applied the pushes that did it in view `applied`, `steps` are theirs: (identity, lo, hi, step) each.
+    "rows": the shards'
+    numbers follow those of your copies; "whole": take this shard as a new copy, with all that the clock knows of it;
+    "same": the copy that you have is up to date.
+    """
+
+    view: int
+    number: int
+    table: int
+    applied: int
+    kind: Literal["rows", "whole", "same"]
+    shards: int
+    rows: int
+    runs: bool
+    offset: int
+    size: int
+    steps: list[tuple[int, int, int, int]]
+
+
+class ChangeTaken(Message, frozen=True):
+    """Next of a chain → server: your change is here, and at every copy after mine."""
+
+    number: int
+
+
+class ShardsWanted(Message, frozen=True):
+    """Server → the one before it in a chain: give me copies of these shards; (table, shard, number of mine or -1)."""
+
+    view: int
+    wanted: list[tuple[int, int, int]]
+
+
 # --- batches and workloads ------------------------------------------------------------------------------------------
 
 
@@ -321,13 +502,25 @@ class WorkRequest(Message, frozen=True):
 
 
 class Workload(Message, frozen=True):
-    """Scheduler → worker: train on, or evaluate, these batches of a data server."""
+    """Scheduler → worker: train on, or evaluate, these batches of a part of the data.
+
+    They count as `identity`'s, the worker that was first given them, and `first` is the number of the first among all
+    batches that it ever was.
+    """
 
     number: int
     epoch: int
     train: bool
-    data_server: int
+    part: int
     batches: list[int]
+    identity: int
+    first: int
+
+
+class Cancelled(Message, frozen=True):
+    """Scheduler → worker: another worker has done this workload; leave the rest of it."""
+
+    number: int
 
 
 class NoMoreWork(Message, frozen=True):
@@ -347,23 +540,25 @@ class WorkDone(Message, frozen=True):
 
 
 class BatchRequest(Message, frozen=True):
-    """Worker → data server: have this batch ready in your arena."""
+    """Worker → data server: have this batch of a part ready in your arena; it is my request `number`."""
 
+    number: int
+    part: int
     batch: int
 
 
 class BatchReady(Message, frozen=True):
-    """Data server → worker: the batch is at `offset`, `size` bytes, until you say `BatchTaken`."""
+    """Data server → worker: the batch of request `number` is at `offset`, `size` bytes, until you say `BatchTaken`."""
 
-    batch: int
+    number: int
     offset: int
     size: int
 
 
 class BatchTaken(Message, frozen=True):
-    """Worker → data server: I need the batch no longer."""
+    """Worker → data server: I need the batch of request `number` no longer, or not of you."""
 
-    batch: int
+    number: int
 
 
 # --- the course of a job --------------------------------------------------------------------------------------------
@@ -449,6 +644,7 @@ class Stop(Message, frozen=True):
     reason: str
 
 
-def any_of_them() -> Any:
-    """The union of all message types, for the codec."""
-    return reduce(or_, Message.__subclasses__())
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(reduce(or_, Message.__subclasses__()))
+encode: Callable[[Message], bytes] = _encoder.encode
+decode: Callable[[bytes], Any] = _decoder.decode

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
-from mpips.scheduler.view import Roles, View
+from mpips.scheduler.spec import OnWorkerLoss
+from mpips.scheduler.view import MAIN, Roles, RolesError, View
 from mpips.table import TableSpec
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ class Memory:
 AUTOMATIC = Memory(server=1024 * MB, data_server=1024 * MB, worker=256 * MB)
 OF_OTHERS = MB
 SHARE = 0.8
+MOST = 0.9  # of a node's shared memory for all arenas together: Open MPI refuses more than 95 %, used or not
 
 
 def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bool = True) -> list[int]:
     """Bytes of every rank's arena.
 
-    Sizes that were not chosen are as `AUTOMATIC` has them, or smaller when a node has little shared memory.
+    Sizes that were not chosen are as `AUTOMATIC` has them, or smaller when a node has little shared memory. A spare may
+    take any role, so its arena is as large as the largest of these; since spares use nothing of theirs before they have
+    a role, what fits is reckoned with one of them at a time, and where not all fit they share what the others leave.
 
     Parameters
     ----------
@@ -61,22 +65,64 @@ def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bo
             return "data_server"
         return "worker" if rank in view.workers else None
 
-    roles = [role(rank) for rank in range(len(nodes))]
-    chosen = [getattr(memory, name) if name else OF_OTHERS for name in roles]
-    sizes = list(chosen)
+    names = ["server", "worker", *["data_server"] * data]
+    wish = {name: getattr(memory, name) or getattr(AUTOMATIC, name) for name in names}
+    largest = max(names, key=lambda name: wish[name])
+    sizes = [OF_OTHERS] * len(nodes)
     for node in set(nodes):
-        ranks = [rank for rank, where in enumerate(nodes) if where == node]
-        fixed = sum(chosen[rank] or 0 for rank in ranks)
+        here = [rank for rank, where in enumerate(nodes) if where == node]
+        spares = [rank for rank in here if rank in view.spares]
+        roles = {rank: name for rank in here if (name := role(rank))}
+        wanted = [*roles.values(), *[largest] * bool(spares)]
+        fixed = sum(getattr(memory, name) or 0 for name in wanted) + OF_OTHERS * (len(here) - len(wanted))
         if fixed > free:
             raise SharedMemoryError(
                 f"memory: the arenas of a node take {fixed / 1e6:,.0f} MB, /dev/shm has {free / 1e6:,.0f} MB free: "
                 "lower [memory] in the job file, or enlarge it: mount -o remount,size=... /dev/shm"
             )
-        free_choice = {rank: getattr(AUTOMATIC, str(roles[rank])) for rank in ranks if chosen[rank] is None}
-        scale = min(1.0, SHARE * (free - fixed) / max(1, sum(free_choice.values())))
-        for rank, size in free_choice.items():
-            sizes[rank] = int(size * scale)
+        automatic = sum(wish[name] for name in wanted if getattr(memory, name) is None)
+        scale = min(1.0, SHARE * (free - fixed) / max(1, automatic))
+        size = {name: getattr(memory, name) or int(wish[name] * scale) for name in names}
+        for rank, name in roles.items():
+            sizes[rank] = size[name]
+        left = int(MOST * free) - sum(sizes[rank] for rank in here if rank not in spares)
+        for rank in spares:
+            sizes[rank] = max(OF_OTHERS, min(max(size.values()), left // len(spares)))
     return sizes
+
+
+class Scale(NamedTuple):
+    """A change of the job's size, planned beforehand: so many servers and workers, None for as many as there are.
+
+    It is made `at` seconds after training began, or, of a job whose batches are handed out, when an `epoch` (counted
+    from 1) begins.
+    """
+
+    at: float | None = None
+    epoch: int | None = None
+    servers: int | None = None
+    workers: int | None = None
+
+
+def check_scales(scales: Sequence[Scale], view: View) -> None:
+    """See whether a job has the ranks that the planned changes of its size need.
+
+    Raises
+    ------
+    RolesError
+        naming the first that can't be made, even if no rank is lost until then.
+    """
+    servers, workers = len(view.servers), len(view.groups[MAIN])
+    there = servers + workers + len(view.spares)
+    fewest_servers = min([servers, *(scale.servers for scale in scales if scale.servers)])
+    fewest_workers = min([workers, *(scale.workers for scale in scales if scale.workers)])
+    for index, scale in enumerate(scales):
+        needed = (scale.servers or fewest_servers) + (scale.workers or fewest_workers)
+        if needed > there:
+            raise RolesError(
+                f"plan[{index}]: needs {needed - there} ranks more than the job has: "
+                f"set roles.spares = {len(view.spares) + needed - there}"
+            )
 
 
 class Group(NamedTuple):
@@ -101,6 +147,7 @@ class Plan:
     data : what the data servers read, relative to `base`; None for a job without data.
     passes, evaluate_every, seed : epochs, epochs between evaluations (0: only after the last), seed of the batches'
     order.
+    epoch_share : of an epoch's batches; when they are done the next begins, and what is left is not waited for.
     keeps_rows : the program keeps the rows that it is given: they are handed out once, and again when the job goes on
     from a checkpoint.
     model : the table whose non-zeros an evaluation counts.
@@ -109,6 +156,11 @@ class Plan:
     run : the run folder; None for a job that leaves no files.
     saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations
     kept.
+    replicas : copies of every shard besides the first, as far as there are servers for them.
+    on_worker_loss : what becomes of a dead worker's work; see `mpips.scheduler.spec.RecoverySpec`.
+    patience : seconds that a server, data server or scheduler may be silent before it is taken for dead; None: any.
+    copy_share : share of a server's time that goes into copying shards in the background.
+    scales : changes of the numbers of servers and workers, planned beforehand.
     memory : sizes of the arenas.
     threads : kernels that a server may run at once; 0: the cores of the node shared evenly among its ranks.
     separate_nodes : treat every rank as a node of its own.
@@ -125,6 +177,7 @@ class Plan:
     passes: int = 1
     evaluate_every: int = 0
     seed: int = 0
+    epoch_share: float = 1.0
     model: str | None = None
     keeps_rows: bool = False
     delay: Delay = None
@@ -132,6 +185,11 @@ class Plan:
     saves: bool = False
     save_every: float = 0.0
     keep: int = 2
+    replicas: int = 0
+    on_worker_loss: OnWorkerLoss = "replace"
+    patience: float | None = None
+    copy_share: float = 0.2
+    scales: tuple[Scale, ...] = ()
     memory: Memory = field(default_factory=Memory)
     threads: int = 0
     separate_nodes: bool = False

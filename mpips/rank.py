@@ -1,4 +1,8 @@
-"""One rank's life: take a role, serve or run the job's program, leave when the scheduler says so."""
+"""One rank's life: take the roles that the view gives, serve or run the job's program, leave when told to.
+
+Views come one after the other. Whoever was to do something and is dead is waited for, until a view says who does it
+instead. Only when the scheduler and all who could follow it are dead does a rank give up by itself.
+"""
 
 import contextlib
 import os
@@ -10,26 +14,35 @@ from typing import Any, NamedTuple
 from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
-from mpips.messages import Failed, Hello, Stop
+from mpips.messages import Failed, Hello, Message, NewView, Snapshot, Stop, ViewTaken
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
-from mpips.scheduler.desk import Desk, results_of
+from mpips.scheduler.desk import Desk, begin, results_of
 from mpips.scheduler.line import Line
+from mpips.scheduler.replica import Replica, pack
+from mpips.scheduler.standby import Standby
+from mpips.scheduler.succession import with_standbys
 from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.tasks import Issued, Received
 from mpips.tasks.calls import Calls
 from mpips.worker.worker import Worker
 
+PATIENCE = 1.0  # seconds for a standby that this rank has not heard of yet to say that it is the scheduler
+
 
 class Stopped(Error):
     """The scheduler has ended the job while this rank's program was running."""
 
 
+class SentAway(Error):
+    """The others have taken this rank for dead, and go on without it."""
+
+
 class Outcome(NamedTuple):
-    """How a job ended: "finished", "failed" or "interrupted"; on the scheduler also the programs' results, and what its
-    own program returned.
+    """How a job ended: "finished", "failed" or "interrupted", or "lost" on a rank that had to leave before; on the
+    scheduler also the programs' results, and what its own program returned.
     """
 
     exit: str
@@ -43,94 +56,170 @@ class Rank:
 
     Parameters
     ----------
-    fabric, view, plan : the rank's way to the others, who does what, and the job.
+    fabric, view, plan : the rank's way to the others, who does what at first, and the job.
     resume : whether to go on from a checkpoint.
     mpi : name and version of the MPI library, for the result.
+
+    Attributes
+    ----------
+    view : who does what now.
     """
 
     def __init__(self, fabric: Fabric, view: View, plan: Plan, resume: bool = False, mpi: str = "") -> None:
+        self.view = with_standbys(view, plan) if fabric.survives else view
         self._fabric = fabric
-        self._view = view
         self._plan = plan
         self._resume = resume
         self._mpi = mpi
         self._stop: Stop | None = None
+        self._handed_on: set[int] = set()  # ranks that were given the state in the place of a dead scheduler
+        self._wish = ""
+        self._refusal = ""  # why the job can't begin
         self._running = False
         self._conducted: Any = None
+        self._early: list[tuple[int, Message]] = []  # for roles that this rank does not have yet
+        self._orphaned: float | None = None  # since when nobody is known who could be the scheduler
+        self._issued, self._received = Issued(fabric), Received(fabric)
+        self._line = Line(fabric, view.scheduler)
+        self._calls = Calls(self._received, self._issued)
+        self._standby = Standby(fabric, plan)
         self._desk: Desk | None = None
+        self._server: Server | None = None
+        self._data_server: DataServer | None = None
+        self._worker: Worker | None = None
+        self._to_run: Worker | None = None
         fabric.on(Stop, self._stopped)
+        fabric.on(NewView, self._viewed)
         fabric.on_lost = self._lost
+        fabric.on_unknown = lambda source, message: self._early.append((source, message))
+        fabric.patient = True
+        fabric.background.append(self._watch)
 
     def wish_to_end(self, reason: str) -> None:
-        """Have the job end with a checkpoint, if this is the scheduler's rank; safe to call from a signal handler."""
+        """Have the job end with a checkpoint, if this is, or comes to be, the scheduler's rank; safe to call from a
+        signal handler.
+        """
+        self._wish = reason
         if self._desk is not None:
             self._desk.wish = reason
 
     def live(self) -> Outcome:
-        """Do what the role asks for until the job is over."""
+        """Do what the roles ask for until the job is over."""
         try:
             return self._live()
-        except PeerLost as error:
-            if self._view.scheduler not in self._fabric.lost:
-                return Outcome("failed", str(error), [])
-            reason = f"rank {self._view.scheduler} (scheduler) died"
-            if self._fabric.rank == min(set(range(self._fabric.size)) - self._fabric.lost):
-                self._leave_result(Record(self._plan.run, fresh=False), reason)
-            return Outcome("failed", reason, [])
+        except SentAway as error:
+            return Outcome("lost", str(error), [])
+        except Stopped as error:
+            return Outcome("failed", str(error), [])
+        except PeerLost:
+            return self._give_up()
 
     def _live(self) -> Outcome:
-        fabric, view, plan = self._fabric, self._view, self._plan
-        worker: Worker | None = None
-        role: Server | DataServer | Worker | None = None
-        issued, received, line = Issued(fabric), Received(fabric), Line(fabric, view.scheduler)
-        try:
-            if fabric.rank == view.scheduler:
-                self._desk = Desk(fabric, view, plan, Record(plan.run), self._resume, self._mpi)
-            if fabric.rank in view.servers:
-                role = Server(fabric, view, line, received, plan.run, self._threads())
-            if plan.data is not None and fabric.rank in view.data_servers:
-                role = DataServer(fabric, view.data_servers, line, plan.data, plan.base, plan.run)
-            if fabric.rank in view.workers:
-                delay = plan.delay_of(view.group_of(fabric.rank))
-                role = worker = Worker(fabric, view, line, issued, delay)
-        except Error as error:
-            if fabric.rank == view.scheduler and self._desk is None:
-                self._announce_refusal(str(error))
-                return Outcome("failed", str(error), [])
-            fabric.send(view.scheduler, Failed(str(error)))
-        calls = Calls(received, issued, role, begun=worker is None)
-        if worker is not None:
-            worker.on_begin = calls.begin
-        fabric.send(view.scheduler, Hello(socket.gethostname(), os.getpid()))
-        if worker is not None:
-            self._run(worker)
+        fabric, plan = self._fabric, self._plan
+        if fabric.rank == self.view.scheduler:
+            self._desk = self._begin()
+            if self._desk is None:
+                return Outcome("failed", self._refusal, [])
+            self._desk.open()
+        self._take_roles()
+        self._line.tell(Hello(socket.gethostname(), os.getpid()))
         if self._desk is not None and plan.conduct is not None:
-            self._conduct(plan.conduct, self._desk, Conductor(issued, view))
+            self._conduct(plan.conduct, self._desk, Conductor(self._issued, self.view))
         while self._stop is None:
             self._serve()
+            if self._to_run is not None:
+                worker, self._to_run = self._to_run, None
+                self._run(worker)
         results = results_of(self._desk) if self._desk is not None else []
         return Outcome(self._stop.exit, self._stop.reason, results, self._conducted)
 
-    def _serve(self) -> None:
-        """Handle messages until the job is over; whatever goes wrong in a handler ends the job."""
-        fabric, role = self._fabric, self._view.role(self._fabric.rank)
+    def _begin(self) -> Desk | None:
+        """The desk of a job that begins, or None when it can't: then everyone is told."""
+        fabric, plan = self._fabric, self._plan
         try:
-            scheduler = {self._view.scheduler}
-            fabric.wait(
-                lambda: self._stop is not None, f"the end of the job, as {role}", lambda: scheduler, timeout=None
+            record = Record(plan.run)
+            replica = begin(self.view, plan, record, self._resume, fabric.now())
+        except Error as error:
+            self._refusal = str(error)
+            self._announce("failed", self._refusal)
+            with contextlib.suppress(RunFolderError):
+                self._leave_result(Record(plan.run), self._refusal)
+            return None
+        return Desk(fabric, self.view, plan, record, replica, 0.0, self._mpi)
+
+    # --- roles ------------------------------------------------------------------------------------------------------
+
+    def _take_roles(self) -> None:
+        """Take the roles that the view gives this rank, and that it does not have yet."""
+        fabric, view, plan, line = self._fabric, self.view, self._plan, self._line
+        try:
+            if fabric.rank in view.servers and self._server is None:
+                self._server = Server(fabric, view, line, self._received, plan.run, self._threads(), plan.copy_share)
+                self._calls.serve(self._server)
+            if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
+                self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run)
+                self._calls.serve(self._data_server)
+            if fabric.rank in view.workers and self._worker is None:
+                delay = plan.delay_of(view.group_of(fabric.rank))
+                self._worker = self._to_run = Worker(fabric, view, line, self._issued, delay)
+                self._worker.on_begin = self._calls.begin
+                self._calls.serve(self._worker, begun=False)
+        except Error as error:
+            line.tell(Failed(str(error)))
+        early, self._early = self._early, []
+        for source, message in early:
+            fabric.dispatch(source, message)
+
+    def _viewed(self, source: int, message: NewView) -> None:
+        old, new = self.view, message.view
+        if self._fabric.rank in new.lost:
+            raise SentAway(f"rank {self._fabric.rank} was taken for dead")
+        self.view = new
+        self._fabric.ignored |= set(new.lost)
+        if new.scheduler != old.scheduler:
+            self._line.lead_to(new.scheduler)
+        for role in (self._server, self._data_server, self._worker, self._desk):
+            if role is not None:
+                role.viewed(old, new)
+        self._take_roles()
+        self._line.tell(ViewTaken(new.number))
+
+    def _serve(self) -> None:
+        """Handle messages until there is a program to run, or the job is over; whatever goes wrong in a handler ends
+        the job.
+        """
+        role = self.view.role(self._fabric.rank)
+        try:
+            self._fabric.wait(
+                lambda: self._stop is not None or self._to_run is not None,
+                f"the end of the job, as {role}",
+                lambda: {self.view.scheduler},
+                timeout=None,
             )
-        except PeerLost:
+        except (PeerLost, SentAway, Stopped):
             raise
         except Exception as error:
             traceback.print_exc()
-            if self._desk is not None:
-                self._desk.fail(self._blame(role, error))
-            else:
-                fabric.send(self._view.scheduler, Failed(self._blame(role, error)))
+            self._fail(self._blame(error))
 
-    def _blame(self, role: str, error: BaseException) -> str:
+    def _fail(self, reason: str) -> None:
+        if self._desk is not None:
+            self._desk.fail(reason)
+        else:
+            self._line.tell(Failed(reason))
+
+    def _blame(self, error: BaseException) -> str:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{role} {self._fabric.rank}: {type(error).__name__} at {last.filename}:{last.lineno}: {error}"
+        who = f"{self.view.role(self._fabric.rank)} {self._fabric.rank}"
+        return f"{who}: {type(error).__name__} at {last.filename}:{last.lineno}: {error}"
+
+    def _threads(self) -> int:
+        if self._plan.threads:
+            return self._plan.threads
+        node = self.view.nodes[self._fabric.rank]
+        return max(1, len(os.sched_getaffinity(0)) // self.view.nodes.count(node))
+
+    # --- programs ---------------------------------------------------------------------------------------------------
 
     def _run(self, worker: Worker) -> None:
         """Run the program of the worker's group."""
@@ -148,7 +237,7 @@ class Rank:
         """Run the scheduler's own program."""
 
         def run() -> None:
-            self._fabric.wait(lambda: desk.scheduler.began, "the start of the job", timeout=None)
+            self._fabric.wait(lambda: desk.replica.scheduler.began, "the start of the job", timeout=None)
             self._conducted = program(conductor)
             desk.conducted()
 
@@ -156,20 +245,18 @@ class Rank:
 
     def _guard(self, run: Callable[[], None]) -> None:
         """Run a program; whatever goes wrong in it ends the job, and the scheduler says why."""
-        scheduler = self._view.scheduler
         self._running = True
         try:
             run()
         except Stopped:
             pass
-        except PeerLost:  # the scheduler sees it too, and decides; if it is the scheduler itself, nobody does
-            if scheduler in self._fabric.lost:
-                raise
+        except (PeerLost, SentAway):
+            raise
         except Error as error:
-            self._fabric.send(scheduler, Failed(str(error)))
+            self._line.tell(Failed(str(error)))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             traceback.print_exc()
-            self._fabric.send(scheduler, Failed(self._blame(self._view.role(self._fabric.rank), error)))
+            self._line.tell(Failed(self._blame(error)))
         finally:
             self._running = False
 
@@ -178,26 +265,84 @@ class Rank:
         if self._running:
             raise Stopped(message.reason)
 
-    def _lost(self, rank: int) -> None:
-        if self._desk is not None:
-            self._desk.lost(rank)
-        elif rank == self._view.scheduler and self._stop is None:
-            raise PeerLost(f"rank {rank}, the scheduler, is dead")
+    # --- death of others --------------------------------------------------------------------------------------------
 
-    def _announce_refusal(self, reason: str) -> None:
+    def _lost(self, rank: int) -> None:
+        if self._desk is not None and self._stop is None:
+            self._desk.lost(rank)
+
+    def _watch(self) -> bool:
+        """See whether the scheduler lives; take its place when it is this rank's turn.
+
+        Raises
+        ------
+        PeerLost
+            when nobody can be the scheduler any more.
+        """
+        if not self._fabric.lost or self._desk is not None or self._stop is not None:
+            return False
+        replica = self._standby.replica
+        if replica is not None and replica.scheduler.view.number < self.view.number:
+            replica = None  # of times when this rank was a standby
+        view = replica.scheduler.view if replica is not None else self.view
+        heir = self._heir(view)
+        if view.scheduler not in self._fabric.lost or heir not in (self._fabric.rank, None):
+            self._orphaned = None
+            if view.scheduler in self._fabric.lost and replica is not None and view.number > self.view.number:
+                self._hand_on(replica, heir)
+        elif heir is not None and (replica is not None or view.number == 1):
+            self._succeed(replica)
+            return True
+        elif self._orphaned is None:
+            self._orphaned = self._fabric.now()
+        elif self._fabric.now() - self._orphaned > PATIENCE:
+            raise PeerLost(f"rank {view.scheduler} (scheduler) died")
+        return False
+
+    def _hand_on(self, replica: Replica, heir: int | None) -> None:
+        """Give the state to the standby that gets this rank's place: the scheduler may have died before it did so."""
+        if heir is not None and heir not in self._handed_on:
+            self._handed_on.add(heir)
+            self._fabric.send(heir, Snapshot(replica.scheduler.view.number, replica.index, pack(replica)))
+
+    def _succeed(self, replica: Replica | None) -> None:
+        """Become the scheduler. Without its state: it has done nothing that anyone could have seen, as that waits until
+        the state is here.
+        """
+        if replica is None:
+            self._desk = self._begin()
+        else:
+            record, ahead, view = Record(self._plan.run, fresh=False), self._standby.ahead, replica.scheduler.view
+            self._desk = Desk(self._fabric, view, self._plan, record, replica, ahead, self._mpi)
+        if self._desk is None:
+            raise Stopped(self._refusal)
+        self._desk.wish = self._wish
+        self._desk.take_over()
+
+    def _heir(self, view: View) -> int | None:
+        """The first standby that lives."""
+        return next((rank for rank in view.standbys if rank not in self._fabric.lost), None)
+
+    def _give_up(self) -> Outcome:
+        """The scheduler is dead, and nobody follows it: one of the others says so."""
+        reason = f"rank {self.view.scheduler} (scheduler) died"
+        speaker = self._heir(self.view)
+        if speaker is None:
+            speaker = min(set(range(self._fabric.size)) - self._fabric.lost)
+        if self._fabric.rank == speaker:
+            record = Record(self._plan.run, fresh=False)
+            if not record.ended:
+                self._leave_result(record, reason)
+            self._announce("failed", reason)
+        return Outcome("failed", reason, [])
+
+    def _announce(self, exit_: str, reason: str) -> None:
+        """Stop all others, in place of a scheduler that can't."""
         for rank in range(self._fabric.size):
             if rank != self._fabric.rank:
-                self._fabric.send(rank, Stop("failed", reason))
-        with contextlib.suppress(RunFolderError):
-            self._leave_result(Record(self._plan.run), reason)
+                self._fabric.send(rank, Stop(exit_, reason))
 
     def _leave_result(self, record: Record, reason: str) -> None:
         """Say how the job ended, in place of a scheduler that can't."""
         record.event({"event": "end", "exit": "failed", "reason": reason})
-        record.result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self._view.counts()})
-
-    def _threads(self) -> int:
-        if self._plan.threads:
-            return self._plan.threads
-        node = self._view.nodes[self._fabric.rank]
-        return max(1, len(os.sched_getaffinity(0)) // self._view.nodes.count(node))
+        record.result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self.view.counts()})

@@ -1,5 +1,6 @@
 """The files of a run folder that tell people and programs how a job goes: events, ranks, the result."""
 
+import contextlib
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ def unusable(run: Path, error: OSError) -> RunFolderError:
 EVENTS = "metrics.jsonl"
 RANKS = "ranks.json"
 RESULT = "result.json"
+RECOVERY = "recovery"
+STAGES = dict.fromkeys(("detected", "view", "acknowledged", "whole"))
 RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't keep a job from saying how it ended
 
 
@@ -50,11 +53,56 @@ class Record:
                 raise unusable(run, error) from error
             self._reserve(run)
 
-    def event(self, event: dict[str, Any]) -> None:
-        """Append an event, with the time."""
+    @property
+    def ended(self) -> bool:
+        """Whether it is written what came of the job."""
+        return self._run is not None and (self._run / RESULT).exists()
+
+    def last_event(self) -> int:
+        """The number of the last event that is written, 0 if none with a number is.
+
+        What a rank that was killed has begun to write, and did not end, is cut off.
+        """
+        if self._run is None or not (self._run / EVENTS).exists():
+            return 0
+        try:
+            with (self._run / EVENTS).open("r+b") as file:
+                whole, _, torn = file.read().rpartition(b"\n")
+                if torn:
+                    file.truncate(len(whole) + 1)
+        except OSError as error:
+            self._complain(error)
+            return 0
+        return max((json.loads(line).get("number", 0) for line in whole.splitlines()), default=0)
+
+    def recoveries(self) -> list[dict[str, Any]]:
+        """What the events say of every recovery: rank, role, text; "detected" in Unix seconds, and the seconds from
+        then to each stage, None for one that was not reached.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        lines: list[str] = []
+        if self._run is not None:
+            with contextlib.suppress(OSError):
+                lines = (self._run / EVENTS).read_text(encoding="utf-8").splitlines()
+        for event in (json.loads(line) for line in lines if RECOVERY in line):
+            if event["event"] != RECOVERY:
+                continue
+            whole = found.setdefault(event["recovery"], {"recovery": event["recovery"], "text": "", **STAGES})
+            whole |= {"rank": event["rank"], "role": event["role"]}
+            if event["stage"] == "detected":
+                whole["detected"] = event["time"]
+            elif whole["detected"] is not None:
+                whole[event["stage"]] = round(event["time"] - whole["detected"], 3)
+            if event["stage"] == "view":
+                whole["text"] = event["text"]
+        return list(found.values())
+
+    def event(self, event: dict[str, Any], number: int | None = None) -> None:
+        """Append an event, with the time, and its number if it has one."""
         if self._run is None:
             return
-        self._unwritten += json.dumps({"time": round(time.time(), 3), **event}) + "\n"
+        numbered = {} if number is None else {"number": number}
+        self._unwritten += json.dumps({"time": round(time.time(), 3), **event, **numbered}) + "\n"
         try:
             with (self._run / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(self._unwritten)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpips.errors import Error
-from mpips.plan import Delay, Group, Memory, Plan, arenas
+from mpips.plan import Delay, Group, Memory, Plan, Scale, arenas, check_scales
 from mpips.rule import fitted
+from mpips.scheduler.spec import OnWorkerLoss
 from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
 
@@ -40,9 +41,11 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     try:
         here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
-        view = assign(nodes, plan.roles, plan.others)
+        view = assign(nodes, plan.roles, plan.others, plan.replicas)
+        check_scales(plan.scales, view)
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
-        remedy = REMEDY.format(role=view.role(here.rank).replace(" ", "_"))
+        role = view.role(here.rank).replace(" ", "_")
+        remedy = REMEDY.format(role="server, data_server or worker" if role == "spare" else role)
         fabric = MpiFabric(nodes, sizes[here.rank], remedy)
     except MPI.Exception as error:
         _complain("failed", f"MPI did not start: {error.Get_error_string()}")
@@ -55,6 +58,8 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     _on_signals(rank.wish_to_end)
     try:
         outcome = rank.live()
+        if outcome.exit == "lost":
+            os.kill(os.getpid(), signal.SIGKILL)  # any other way out would end the job
     except BaseException:
         traceback.print_exc()
         os.kill(os.getpid(), signal.SIGKILL)  # the others learn of it by that alone
@@ -62,7 +67,8 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     together = fabric.close()
     # mpirun takes a rank that leaves with a code other than 0 for a reason to go at once: one does, when all is said
     alive = set(range(len(nodes))) - fabric.lost
-    speaks = here.rank == (view.scheduler if view.scheduler in alive else min(alive))
+    scheduler = rank.view.scheduler
+    speaks = here.rank == (scheduler if scheduler in alive else min(alive))
     if outcome.exit == "finished":
         if not together:  # a spare is dead: MPI can't be finalized any more
             atexit.register(os._exit, 0)
@@ -86,6 +92,11 @@ def run(
     conduct: "Callable[[Conductor], Any] | None" = None,
     run: str | Path | None = None,
     save_every: float = 0.0,
+    replicas: int = 1,
+    on_worker_loss: OnWorkerLoss = "replace",
+    patience: float | None = None,
+    copy_share: float = 0.2,
+    scales: Sequence[Scale] = (),
     memory: Memory | None = None,
     threads: int = 0,
     separate_nodes: bool = False,
@@ -105,6 +116,14 @@ def run(
     conduct : a program for the scheduler's rank, called with a `Conductor`; the job lasts until it returns, too.
     run : folder for checkpoints and the log; None leaves no files.
     save_every : seconds between checkpoints; 0: one at the end.
+    replicas : copies of every shard besides the first, as far as there are servers for them: so many servers may die at
+        once and nothing is lost.
+    on_worker_loss : what becomes of a dead worker's work: "replace", a spare takes its place and runs the program from
+        its beginning; "redistribute", the other workers do what was handed out to it; "ignore", nobody does.
+    patience : seconds that a server or the scheduler may be silent before it is taken for dead though its process
+        lives; None: any time.
+    copy_share : share of a server's time that goes into copying shards in the background.
+    scales : changes of the numbers of servers and workers, planned beforehand.
     memory : sizes of the arenas.
     threads : kernels that a server may run at once; 0: its share of the node's cores.
     separate_nodes : treat every rank as a node of its own, to try the path between nodes.
@@ -113,8 +132,8 @@ def run(
     Returns
     -------
     list or None
-        On the scheduler's rank (0) what the workers returned, in order of rank; with `conduct` what that returned. None
-        on the other ranks.
+        On the scheduler's rank (0, unless that has died) what the workers returned, in order of rank; with `conduct`
+        what that returned. None on the other ranks.
     """
     plan = Plan(
         program=program,
@@ -126,6 +145,11 @@ def run(
         run=Path(run) if run is not None else None,
         saves=run is not None,
         save_every=save_every,
+        replicas=replicas,
+        on_worker_loss=on_worker_loss,
+        patience=patience,
+        copy_share=copy_share,
+        scales=tuple(scales),
         memory=memory or Memory(),
         threads=threads,
         separate_nodes=separate_nodes,
@@ -222,6 +246,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         base=job.base,
         passes=job.algorithm.passes,
         evaluate_every=job.algorithm.evaluate_every,
+        epoch_share=job.algorithm.epoch_share,
         seed=job.data.seed,
         model=table,
         delay=job.consistency.bound,
@@ -231,6 +256,11 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         saves=True,
         save_every=job.checkpoint.every,
         keep=job.checkpoint.keep,
+        replicas=job.recovery.replicas,
+        on_worker_loss=job.recovery.on_worker_loss,
+        patience=job.recovery.limit,
+        copy_share=job.recovery.copy_share,
+        scales=job.scales,
         memory=job.arena_sizes,
         threads=job.server.threads,
         separate_nodes=job.fabric.separate_nodes,

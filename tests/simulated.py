@@ -50,7 +50,7 @@ class SimulatedJob:
     def __init__(
         self, plan: Plan, nodes: Sequence[int], seed: int, resume: bool = False, latency: tuple[float, float] = FAST
     ) -> None:
-        self.view: View = assign(nodes, plan.roles, plan.others)
+        self.view: View = assign(nodes, plan.roles, plan.others, plan.replicas)
         self.plan = plan
         self.resume = resume
         self.ranks: dict[int, Rank] = {}
@@ -69,6 +69,17 @@ class SimulatedJob:
 
         self.outcomes = self.simulation.run(live, limit)
         return self
+
+    def kill(self, role: str, at: float) -> None:
+        """Have a rank that has this role at that time die, if there is one."""
+
+        def those() -> list[int]:
+            fabrics = self.simulation.ranks
+            living = [rank for rank in self.ranks if not fabrics[rank].dead]
+            view = max((self.ranks[rank].view for rank in living), key=lambda view: view.number, default=self.view)
+            return [rank for rank in living if view.role(rank) == role]
+
+        self.simulation.kill_one(those, at)
 
     @property
     def servers(self) -> dict[int, Server]:

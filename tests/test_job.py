@@ -9,6 +9,7 @@ import pytest
 from mpips.algorithms.settings import BlockSettings
 from mpips.filters import FILTERS
 from mpips.job import Job, JobFileError, Size, load
+from mpips.plan import Scale
 from mpips.program import PROGRAMS
 from mpips.start import plan_of
 
@@ -251,6 +252,14 @@ class TestSolver:
         assert job_of(SOLVER[: SOLVER.index("[algorithm.block]")]).algorithm.block is None
         assert job_of(GOOD).algorithm.solver == "online"
 
+    def test_the_share_after_which_an_epoch_is_over_is_read_and_checked(self, folder: Path) -> None:
+        (folder / "x.toml").write_text(GOOD)
+        assert plan_of(folder / "x.toml", []).epoch_share == 1.0
+        assert plan_of(folder / "x.toml", ["algorithm.epoch_share=0.75"]).epoch_share == 0.75
+        for wrong in (0, 1.5):
+            with pytest.raises(JobFileError, match=r"algorithm\.epoch_share: must be a number > 0 and ≤ 1"):
+                job_of(GOOD, f"algorithm.epoch_share={wrong}")
+
     def test_a_job_of_it_keeps_its_rows(self, folder: Path) -> None:
         (folder / "x.toml").write_text(SOLVER)
         plan = plan_of(folder / "x.toml", ["algorithm.passes=7"])
@@ -267,6 +276,12 @@ class TestSolver:
                 '"blok"\n',
                 "solver",
                 'algorithm.solver: unknown name "blok"; did you mean "block"?',
+            ),
+            (
+                'solver = "block"',
+                'solver = "block"\nepoch_share = 0.5',
+                "epoch_share",
+                'algorithm.epoch_share: is for the solver "online": the other looks at all rows',
             ),
             ("blocks = 8", "blocks = 0", "blocks", "algorithm.block.blocks: must be a whole number ≥ 1, got 0"),
             (
@@ -340,6 +355,99 @@ class TestConsistency:
     def test_other_delay_is_refused(self, text: str, said: str) -> None:
         text = GOOD + f"[consistency]\ndelay = {text}\n"
         assert mistakes_of(text) == [f"{at(text, 'delay')}: consistency.delay: {said}"]
+
+
+@pytest.mark.usefixtures("folder")
+class TestRecovery:
+    def test_without_a_section_there_is_one_copy_and_unlimited_patience(self, folder: Path) -> None:
+        job_of(GOOD)
+        plan = plan_of(folder / "x.toml", [])
+        assert (plan.replicas, plan.on_worker_loss, plan.patience, plan.copy_share) == (1, "replace", None, 0.2)
+
+    def test_it_reaches_the_plan(self, folder: Path) -> None:
+        text = GOOD.replace("servers = 1", "servers = 3") + (
+            '[recovery]\nreplicas = 2\non_worker_loss = "ignore"\npatience = 5\ncopy_share = 0.5\n'
+        )
+        job_of(text)
+        plan = plan_of(folder / "x.toml", [])
+        assert (plan.replicas, plan.on_worker_loss, plan.patience, plan.copy_share) == (2, "ignore", 5.0, 0.5)
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("replicas = -1", "must be a whole number ≥ 0, got -1"),
+            ("repplicas = 1", 'unknown key; did you mean "replicas"?'),
+            ('on_worker_loss = "replaced"', 'unknown name "replaced"; did you mean "replace"?'),
+            ('on_worker_loss = "wait"', 'must be "replace", "redistribute" or "ignore", got "wait"'),
+            ("patience = 0", 'must be a number > 0 or "never", got 0'),
+            ('patience = "nevr"', 'unknown name "nevr"; did you mean "never"?'),
+            ("copy_share = 1.5", "must be a number > 0 and ≤ 1, got 1.5"),
+        ],
+    )
+    def test_mistake_is_placed(self, line: str, said: str) -> None:
+        text = GOOD.replace("servers = 1", "servers = 2") + f"[recovery]\n{line}\n"
+        assert mistakes_of(text) == [f"{at(text, line)}: recovery.{line.partition(' ')[0]}: {said}"]
+
+    def test_patience_needs_copies_of_the_shards(self) -> None:
+        text = GOOD + "[recovery]\npatience = 5.0\n"
+        (mistake,) = mistakes_of(text)
+        assert mistake.startswith(f"{at(text, 'patience')}: recovery.patience: needs roles.servers = 2 or more")
+        (mistake,) = mistakes_of(text + "replicas = 0\n")
+        assert mistake.startswith(f"{at(text, 'patience')}: recovery.patience: needs replicas = 1 or more")
+        assert job_of(text, "roles.servers=2").recovery.limit == 5.0
+
+    def test_rows_that_workers_keep_can_not_be_redistributed(self) -> None:
+        text = SOLVER + '[recovery]\non_worker_loss = "redistribute"\n'
+        said = 'recovery.on_worker_loss: the solver "block" needs "replace" or "ignore"'
+        (mistake,) = mistakes_of(text)
+        assert mistake.startswith(f"{at(text, 'on_worker_loss')}: {said}")
+
+
+@pytest.mark.usefixtures("folder")
+class TestPlannedSizes:
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [('"90 s"', 90.0), ('"5 min"', 300.0), ('"1.5h"', 5400.0), ("12", 12.0), ("0.5", 0.5), ('"7"', 7.0)],
+    )
+    def test_time_is_read_in_seconds(self, text: str, seconds: float) -> None:
+        assert job_of(GOOD + f"[[plan]]\nat = {text}\nservers = 3\n").scales == (Scale(at=seconds, servers=3),)
+
+    def test_they_reach_the_plan_in_their_order(self, folder: Path) -> None:
+        job_of(GOOD + "[[plan]]\nepoch = 3\nworkers = 4\n[[plan]]\nat = '90 s'\nservers = 3\nworkers = 2\n")
+        expected = (Scale(epoch=3, workers=4), Scale(at=90.0, servers=3, workers=2))
+        assert plan_of(folder / "x.toml", []).scales == expected
+
+    def test_every_mistake_is_placed_in_its_entry(self) -> None:
+        text = GOOD + (
+            "[[plan]]\nservers = 3\n"
+            "[[plan]]\nat = 1\nepoch = 2\nworkers = 1\n"
+            "[[plan]]\nat = 2\n"
+            "[[plan]]\nat = '90 sec'\nservers = 2\n"
+            "[[plan]]\nat = 3\nservers = 0\n"
+            "[[plan]]\nat = 3\nserver = 1\n"
+        )
+        when = 'must say when: at = "90 s" or epoch = 3'
+        what = "must say what changes: servers = 3, workers = 4 or both"
+        assert mistakes_of(text) == [
+            f"x.toml:21: plan[0]: {when}",
+            f"x.toml:23: plan[1]: {when}",
+            f"x.toml:27: plan[2]: {what}",
+            'x.toml:30: plan[3].at: must be a time like "90 s", "5 min" or "2 h", got \'90 sec\'',
+            "x.toml:34: plan[4].servers: must be a whole number ≥ 1, got 0",
+            'x.toml:37: plan[5].server: unknown key; did you mean "servers"?',
+        ]
+
+    def test_an_epoch_that_never_comes_is_refused(self) -> None:
+        text = GOOD + "[[plan]]\nepoch = 11\nservers = 2\n"
+        said = "plan[0].epoch: must be at most algorithm.passes, which is 10; got 11"
+        assert mistakes_of(text) == [f"{at(text, 'epoch')}: {said}"]
+
+    def test_workers_that_keep_their_rows_stay_as_many_as_they_are(self) -> None:
+        text = SOLVER + "[[plan]]\nepoch = 2\nworkers = 3\n"
+        epoch, workers = mistakes_of(text)
+        assert epoch.startswith(f'{at(text, "epoch")}: plan[0].epoch: is not for the solver "block"')
+        assert workers.startswith(f'{at(text, "workers")}: plan[0].workers: is not for the solver "block"')
+        assert job_of(SOLVER + "[[plan]]\nat = 5\nservers = 3\n").scales == (Scale(at=5.0, servers=3),)
 
 
 @pytest.mark.usefixtures("folder")

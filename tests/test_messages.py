@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpips.fabric.base import _decoder, _encoder
-from mpips.messages import Message
+from mpips.messages import Message, decode, encode
 from mpips.table import TableSpec
 
 U64 = st.integers(0, 2**64 - 1)
@@ -60,11 +59,11 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 @given(data=st.data())
 def test_every_message_arrives_as_it_was_sent(kind, data):
     message = data.draw(values_of(kind))
-    arrived = _decoder.decode(_encoder.encode(message))
+    arrived = decode(encode(message))
     assert type(arrived) is kind
     assert arrived == message
 
 
 def test_a_push_of_many_keys_is_a_message_of_a_few_bytes():
     kind = next(kind for kind in Message.__subclasses__() if kind.__name__ == "Push")
-    assert len(_encoder.encode(kind(2**40, [], 1, 2**30, 0, 2**40, 10**6, 2**35, 2**36, None))) < 64
+    assert len(encode(kind(2**40, [], 1, 2**30, 0, 2**40, 10**6, 2**35, 2**36, None))) < 64

@@ -7,6 +7,7 @@ import typer
 
 from mpips.cli.inspect import inspect
 from mpips.cli.plot import plot
+from mpips.cli.scale import scale
 
 JobFile = Annotated[Path, typer.Argument(help="The job file, such as inputs/flights-lr.toml.", show_default=False)]
 Overrides = Annotated[
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(plot)
+app.command(no_args_is_help=True)(scale)
 
 
 @app.command(no_args_is_help=True)

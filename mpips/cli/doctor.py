@@ -76,9 +76,9 @@ def _mpi() -> Iterator[Finding]:
         meaning = "is of another MPI than the library: every rank would be alone: use the mpirun that belongs to it"
     yield Finding("mpirun", f"{launcher.path} ({named})", "good" if fits else "bad", meaning)
     if launcher.ulfm:
-        yield Finding("ULFM", "yes", "good", "a job can go on when a rank dies")
+        yield Finding("ULFM", "yes", "good", "ranks that die are replaced: give jobs spares in [roles]")
     else:
-        meaning = "a dead rank ends the job, --resume goes on from the checkpoint; pip install 'mpips[mpi]' has ULFM"
+        meaning = "no rank is replaced: a dead one ends the job, --resume goes on; pip install 'mpips[mpi]' has ULFM"
         yield Finding("ULFM", "no", "fair", meaning)
 
 

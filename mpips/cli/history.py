@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from mpips.cli.recoveries import Recoveries, Recovery
 from mpips.errors import Error
 from mpips.record import EVENTS, RESULT
 
@@ -41,7 +42,9 @@ class History:
     Attributes
     ----------
     name : what people call it: the folder's name, unless another run has the same.
+    began : Unix time from which seconds are counted.
     objective, training, test : a batch solver's objective; mean losses of training rows and of test rows.
+    throughput : examples per second.
     delay : iterations that a worker may run ahead, ∞ without a bound.
     sent_by_workers, sent_by_servers : bytes on the wire since the start.
     idle : share of their time that the workers waited, 0 to 1.
@@ -51,13 +54,16 @@ class History:
     metrics : the final figures, by name.
     exit : "finished", "interrupted", "failed", or "" when there is no result (yet).
     duration : seconds that the run took, or None.
+    recoveries : what was lost and made up for.
     remarks : what a person should know about the files, a sentence each.
     """
 
     name: str
+    began: float = 0.0
     objective: Curve = field(default_factory=_curve)
     training: Curve = field(default_factory=_curve)
     test: Curve = field(default_factory=_curve)
+    throughput: Curve = field(default_factory=_curve)
     delay: Curve = field(default_factory=_curve)
     sent_by_workers: Curve = field(default_factory=_curve)
     sent_by_servers: Curve = field(default_factory=_curve)
@@ -68,6 +74,7 @@ class History:
     metrics: dict[str, float] = field(default_factory=dict)
     exit: str = ""
     duration: float | None = None
+    recoveries: list[Recovery] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -96,12 +103,13 @@ def read(folder: Path, name: str) -> History:
 
 
 def _read_events(history: History, folder: Path) -> None:
-    epochs = _curve()
+    epochs, recoveries = _curve(), Recoveries()
     start = None
     for event in _events(history, folder):
         if start is None or event.get("event") == "training":
-            start = event["time"]
+            start = history.began = event["time"]
         seconds = max(0.0, event["time"] - start)
+        recoveries.take(event)
         match event.get("event"):
             case "progress":
                 _add_progress(history, seconds, event)
@@ -114,10 +122,12 @@ def _read_events(history: History, folder: Path) -> None:
                 history.active.add(seconds, event.get("active"))
     if len(epochs.values) > len(history.training.values):  # a short run has more epochs than reports of progress
         history.training = epochs
+    history.recoveries = recoveries.all()
 
 
 def _add_progress(history: History, seconds: float, event: dict[str, Any]) -> None:
     history.training.add(seconds, event.get("loss"))
+    history.throughput.add(seconds, event.get("examples_per_second"))
     history.idle.add(seconds, event.get("idle"))
     if event.get("delay", "") is None:
         history.delay.seconds.append(seconds)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from mpips.cli import recovery_pictures
 from mpips.cli.history import Curve, History
 from mpips.cli.progress import shown
 from mpips.errors import Error
@@ -34,6 +35,7 @@ MOST_SAMPLES = 300  # of a noisy curve
 FEWEST_GAPS = 5  # values of an objective that can be called converging
 DECADES = 100.0  # that it has come closer to the best, for a logarithmic axis
 NEAR = 0.1  # ends of two curves, as a share of the panel's height
+HEADROOM = 1.12  # for the numbers of marks above a curve
 ROUND = [1, 2, 5, 10]  # steps between ticks
 MOST_LABELLED = 3  # runs whose bars have room for figures
 
@@ -80,12 +82,14 @@ class Panel(NamedTuple):
     parts : the curves of a run, by name.
     finish : gives the axes their scale and ticks.
     steps : whether a value holds until the next.
+    marks : whether recoveries are marked.
     """
 
     title: str
     parts: Callable[[History], dict[str, Curve]]
     finish: Callable[[Axes], None]
     steps: bool = False
+    marks: bool = False
 
     def has_data(self, histories: Sequence[History]) -> bool:
         """Whether there is a curve to draw."""
@@ -109,6 +113,8 @@ class Panel(NamedTuple):
                         zorder=3,  # over the axis, where a value is 0
                         drawstyle="steps-post" if self.steps else "default",
                     )
+            if self.marks:
+                recovery_pictures.mark(axes, history, colour)
         self.finish(axes)
         axes.set_title(self.title)
         if len(styles) > 1 and len(histories) == 1:
@@ -134,9 +140,12 @@ def figure(histories: Sequence[History]) -> Figure:
         saved = [_draw_saved] * any(history.saved for history in histories)
         picture = Figure(layout="constrained")
         colours = _colours(len(histories))
-        grid = _grid(picture, len(panels) + len(saved))
+        rows = recovery_pictures.rows(histories)
+        grid, strip = _grid(picture, len(panels) + len(saved), len(rows))
         for axes, draw in zip(grid, [*panels, *saved], strict=True):
             draw(axes, histories, colours)
+        if strip is not None:
+            recovery_pictures.draw_rows(strip, rows, colours)
         _share_time(grid[: len(panels)])
         _head(picture, histories, colours)
     return picture
@@ -171,6 +180,7 @@ def _panels(histories: Sequence[History]) -> list[Panel]:
     return [
         _objective(histories),
         Panel("loss", _losses, _linear),
+        Panel("examples per second", lambda run: {"all": _smoothed(run.throughput)}, _count, marks=True),
         _delay(histories),
         Panel("bytes sent", lambda run: {"workers": run.sent_by_workers, "servers": run.sent_by_servers}, _bytes),
         Panel("time that workers wait", lambda run: {"idle": _smoothed(run.idle)}, _share),
@@ -240,6 +250,12 @@ def _bytes(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
     axes.yaxis.set_major_formatter(EngFormatter("B"))
     axes.set_ylim(bottom=0.0)
+
+
+def _count(axes: Axes) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    axes.yaxis.set_major_formatter(EngFormatter())
+    axes.set_ylim(0.0, HEADROOM * axes.get_ylim()[1])
 
 
 def _share(axes: Axes) -> None:
@@ -330,11 +346,15 @@ def _colours(count: int) -> list[Colour]:
     return [colormaps["cividis"](place / count) for place in range(count)]
 
 
-def _grid(picture: Figure, count: int) -> list[Axes]:
-    """Axes in two columns; of an odd number, the first has a row to itself."""
+def _grid(picture: Figure, count: int, lines: int) -> tuple[list[Axes], Axes | None]:
+    """Axes in two columns, of an odd number the first with a row to itself; and below them all some for lines of text,
+    when there are any.
+    """
     rows = (count + 1) // 2
     width, height = PANEL
-    picture.set_size_inches(2 * width, rows * height)
-    cells = picture.add_gridspec(rows, 2)
+    heights = [height] * rows + [LINE * (lines + 1.5)] * bool(lines)
+    picture.set_size_inches(2 * width, sum(heights))
+    cells = picture.add_gridspec(len(heights), 2, height_ratios=heights)
     wide = [picture.add_subplot(cells[0, :])] if count % 2 else []
-    return wide + [picture.add_subplot(cells[place // 2, place % 2]) for place in range(count % 2 * 2, 2 * rows)]
+    panels = wide + [picture.add_subplot(cells[place // 2, place % 2]) for place in range(count % 2 * 2, 2 * rows)]
+    return panels, picture.add_subplot(cells[rows, :]) if lines else None

@@ -13,7 +13,7 @@ from mpips.cli.cleanup import SHARED_MEMORY
 from mpips.cli.launch import cores
 from mpips.errors import Error
 from mpips.job import Job, MemorySection
-from mpips.plan import SharedMemoryError, arenas
+from mpips.plan import SharedMemoryError, arenas, check_scales
 from mpips.record import RunFolderError, unusable
 from mpips.scheduler.view import FEWEST_RANKS, View, assign
 
@@ -44,9 +44,12 @@ def check_roles(job: Job, ranks: int) -> View:
     Raises
     ------
     RolesError
-        when there are more roles than ranks.
+        when there are more roles than ranks, now or as the job's plan goes.
     """
-    return assign([0] * ranks, job.roles, {name: group.workers for name, group in job.groups.items()})
+    groups = {name: group.workers for name, group in job.groups.items()}
+    view = assign([0] * ranks, job.roles, groups, job.recovery.replicas)
+    check_scales(job.scales, view)
+    return view
 
 
 def check_memory(job: Job, view: View) -> None:
@@ -62,7 +65,9 @@ def check_memory(job: Job, view: View) -> None:
         chosen = arenas(job.arena_sizes, view, view.nodes, free)
     except SharedMemoryError as error:
         raise ArenaError(f"{job.path}: {error}") from None
-    wanted, available = sum(chosen), psutil.virtual_memory().available
+    spares = [chosen[rank] for rank in view.spares]
+    wanted = sum(chosen) - sum(spares) + max(spares, default=0)  # one that takes a role; the others use nothing
+    available = psutil.virtual_memory().available
     if wanted > available and job.memory != MemorySection():
         raise ArenaError(
             f"{job.path}: memory: the arenas take {wanted / 1e6:,.0f} MB, {available / 1e6:,.0f} MB are free: "

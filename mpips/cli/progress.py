@@ -1,19 +1,23 @@
 """The progress of a job, from its `metrics.jsonl`: one live line on a terminal, else a plain line now and then."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
+
+from mpips.cli.recoveries import Event, Recoveries, Recovery, duration
 
 PLAIN_EVERY = 2.0
-Event = dict[str, Any]
+OF_EVERY_LINE = ("time", "event", "number")
 
 
 class Metrics:
@@ -51,6 +55,9 @@ class Progress:
         live = Live(self._spinner, console=console, transient=True, refresh_per_second=8)
         self._live = live if console.is_terminal else None
         self._next_line = 0.0
+        self._recoveries = Recoveries()
+        self._open: dict[int, Recovery] = {}
+        self._announced: set[int] = set()
 
     def __enter__(self) -> "Progress":
         if self._live is not None:
@@ -58,6 +65,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for recovery in self._open.values():
+            self.say(str(recovery))
         if self._live is not None:
             self._live.stop()
 
@@ -73,9 +82,13 @@ class Progress:
             self.say(text)
 
     def show_all(self, events: Iterable[Event]) -> None:
-        """Show events of the job."""
+        """Show events of the job: a loss that is being recovered from only once, and a recovery as far as it is."""
+        events = list(events)
+        recovering = {event.get("rank") for event in events if event.get("event") == "recovery"}
         for event in events:
-            self.show(event)
+            if event.get("event") != "lost" or event.get("rank") not in recovering:
+                self.show(event)
+        self._show_recoveries()
 
     def show(self, event: Event) -> None:
         """Show an event of the job."""
@@ -88,9 +101,30 @@ class Progress:
         if event.get("event") == "stopping":
             self.stage(f"stopping: {event.get('reason')}")
             return
+        recovery = self._recoveries.take(event)
+        if recovery is not None:
+            self._recovering(recovery)
+            return
         text = _describe(event)
         if text:
             self.say(text)
+
+    def _recovering(self, recovery: Recovery) -> None:
+        """A recovery that is whole has a line."""
+        if not recovery.is_whole:
+            self._open[recovery.number] = recovery
+        elif self._open.pop(recovery.number, None) is not None:
+            self.say(str(recovery))
+
+    def _show_recoveries(self) -> None:
+        """Show those under way: below the live line as they go, else when something is done about them."""
+        if self._live is not None:
+            self._live.update(Group(self._spinner, *(Text(f"  {recovery}") for recovery in self._open.values())))
+            return
+        for recovery in self._open.values():
+            if recovery.text and recovery.number not in self._announced:
+                self._announced.add(recovery.number)
+                self.say(str(recovery))
 
 
 def _progress(event: Event) -> str:
@@ -109,7 +143,7 @@ def _progress(event: Event) -> str:
 
 
 def _pass(event: Event) -> str:
-    figures = {name: value for name, value in event.items() if name not in ("time", "event", "pass")}
+    figures = {name: value for name, value in event.items() if name not in (*OF_EVERY_LINE, "pass")}
     return f"pass {event.get('pass', 0):.0f} · {_metrics(figures)}"
 
 
@@ -118,7 +152,7 @@ def _describe(event: Event) -> str | None:
         case "start":
             return f"started: {event.get('ranks', '?')} ranks"
         case "evaluation":
-            return f"epoch {event.get('epoch', '?')}: {_metrics(event, ('time', 'event', 'epoch'))}"
+            return f"epoch {event.get('epoch', '?')}: {_metrics(event, (*OF_EVERY_LINE, 'epoch'))}"
         case "checkpoint":
             return f"checkpoint: generation {event.get('generation')} in {event.get('seconds', 0):.1f} s"
         case "checkpoint failed":
@@ -170,11 +204,23 @@ def summary(result: dict[str, Any], folder: Path) -> Table:
     saved = (result.get("traffic") or {}).get("filters") or {}
     if saved:
         table.add_row("saved by", escape(", ".join(f"{name} {_bytes(count)}" for name, count in saved.items())))
+    if result.get("recoveries"):
+        table.add_row("recoveries", escape(_recovered(result["recoveries"])))
     roles = result.get("roles") or {}
     if roles:
         table.add_row("roles", escape(", ".join(_counted(role, count) for role, count in roles.items() if count)))
     table.add_row("run folder", escape(str(folder)))
     return table
+
+
+def _recovered(recoveries: list[dict[str, Any]]) -> str:
+    """How many recoveries there were, of which roles, and how long they took."""
+    roles = Counter(str(recovery.get("role", "rank")) for recovery in recoveries)
+    named = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in roles.items())
+    times = [recovery["whole"] for recovery in recoveries if recovery.get("whole") is not None]
+    took = f"whole after {duration(max(times))} at most" if times else ""
+    missing = f"{len(recoveries) - len(times)} not whole" if len(times) < len(recoveries) else ""
+    return f"{len(recoveries)}: " + "; ".join(part for part in (named, took, missing) if part)
 
 
 def _counted(role: str, count: int) -> str:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -72,12 +73,25 @@ class Dictionary:
         starts = np.searchsorted(self.keys >> np.uint64(56), np.arange(len(self.fields) + 1)).tolist()
         return list(zip(self.fields, starts[:-1], starts[1:], strict=True))
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the dictionary as one blob."""
+        return sum(part.nbytes for part in self._packed())
+
+    def pack_into(self, out: NDArray[np.uint8]) -> None:
+        """Write the dictionary as one blob: `out` is uint8[nbytes]."""
+        np.concatenate([part.view(np.uint8) for part in self._packed()], out=out)
+
     def pack(self) -> NDArray[np.uint8]:
         """The dictionary as one blob (uint8)."""
+        out = np.empty(self.nbytes, np.uint8)
+        self.pack_into(out)
+        return out
+
+    def _packed(self) -> list[NDArray[Any]]:
         fields = "\n".join(self.fields).encode()
         header = np.array([_MAGIC, len(self), self.text.size, len(fields)], "<u8")
-        parts = [header, self.keys, self.checks, self.offsets, self.text, np.frombuffer(fields, np.uint8)]
-        return np.concatenate([part.view(np.uint8) for part in parts])
+        return [header, self.keys, self.checks, self.offsets, self.text, np.frombuffer(fields, np.uint8)]
 
     @staticmethod
     def unpack(blob: NDArray[np.uint8]) -> "Dictionary":

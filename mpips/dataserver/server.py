@@ -1,215 +1,155 @@
-"""The data server's role: has its part of the data read, then keeps batches ready in its arena for whoever asks."""
+"""The data server's role: has its parts of the data read, then keeps batches ready in its arena for whoever asks."""
 
-import os
-from collections import OrderedDict, deque
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mpips.dataserver.batch import Batch
-from mpips.dataserver.dictionary import Dictionary
+from mpips.dataserver.names import Names
+from mpips.dataserver.shelf import Shelf
 from mpips.dataserver.source import Prepared, prepare
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
-from mpips.fabric import ArenaFull, Fabric
-from mpips.messages import (
-    BatchReady,
-    BatchRequest,
-    BatchTaken,
-    DataReady,
-    DictionaryPart,
-    DictionaryTaken,
-    DictionaryWhole,
-    Failed,
-    Note,
-)
+from mpips.fabric import Fabric
+from mpips.messages import BatchReady, BatchRequest, BatchTaken, DataReady, Failed
 from mpips.scheduler.line import Line
+from mpips.scheduler.view import View
 
-NAMES_FILE = "names.h5"
-RETRY_SECONDS = 5.0
+
+class Wanted(NamedTuple):
+    """A batch of a part."""
+
+    part: int
+    batch: int
 
 
 class DataServer:
-    """Registers the handlers of a data server at a fabric, and begins to read.
+    """Registers the handlers of a data server at a fabric, and begins to read the parts that the view gives it.
 
     Batches stay in the arena after they were used, for the next epoch, and give way, least recently used first, when
-    others need the room.
+    others need the room. A request may come twice, and before this rank knows that the part is its own: it waits until
+    the part is read.
 
     Parameters
     ----------
-    fabric : this rank's.
-    peers : ranks of all data servers; this rank is one of them.
+    fabric, view : this rank's way to the others, and who does what.
     line : to the scheduler.
     spec, base : what to read, relative to which folder.
     run : the run folder, where the names of the features go; None for a job that leaves no files.
     """
 
-    def __init__(
-        self, fabric: Fabric, peers: list[int], line: Line, spec: DataSpec, base: Path, run: Path | None
-    ) -> None:
+    def __init__(self, fabric: Fabric, view: View, line: Line, spec: DataSpec, base: Path, run: Path | None) -> None:
         self._fabric = fabric
-        self._peers = peers
         self._line = line
-        self._run = run
-        self._prepared: Prepared | None = None
-        self._dictionary: Dictionary | None = None
-        self._parts: dict[int, Dictionary] = {}
-        self._nameless: Dictionary | None = None
-        self._try_at = 0.0
-        self._slot: int | None = None
-        self._untaken: set[int] = set()
-        self._ready: OrderedDict[int, tuple[int, int]] = (
-            OrderedDict()
-        )  # batch → offset, size; least recently used first
-        self._in_use: dict[int, int] = {}
-        self._queue: deque[tuple[int, int]] = deque()
+        self._spec = spec
+        self._base = base
+        self._reading: dict[int, Future[Prepared]] = {}
+        self._prepared: dict[int, Prepared] = {}
+        self._told: set[int] = set()  # parts whose reading the scheduler knows of
+        self._queue: dict[tuple[int, int], Wanted] = {}  # by rank and its request, in order
+        self._shelf = Shelf(fabric)
+        self._names = Names(fabric, view, line, self._shelf, run, self._go_on) if spec.has_names else None
         fabric.on(BatchRequest, self._requested)
         fabric.on(BatchTaken, self._taken)
-        fabric.on(DictionaryPart, self._part)
-        fabric.on(DictionaryWhole, self._whole)
-        fabric.on(DictionaryTaken, self._dictionary_taken)
-        part = peers.index(fabric.rank)
-        self._reading: Future[Prepared] | None = fabric.aside(lambda: prepare(spec, base, part, len(peers)))
-        fabric.background += [self._read_step, self._save_names]
+        fabric.background.append(self._read_step)
+        self._read(view)
 
-    # --- reading, and one dictionary for all ------------------------------------------------------------------------
+    def viewed(self, old: View, new: View) -> None:
+        """Read the parts that this rank is newly given, let go of those that another has, and of what the dead held."""
+        for rank in new.lost:
+            self._shelf.forget(rank)
+        mine = {part for part, rank in enumerate(new.parts) if rank == self._fabric.rank}
+        for part in [part for part in self._prepared if part not in mine]:
+            self._prepared.pop(part).close()
+        self._reading = {part: reading for part, reading in self._reading.items() if part in mine}
+        self._told &= mine
+        self._queue = {
+            request: wanted
+            for request, wanted in self._queue.items()
+            if request[0] not in new.lost and (wanted.part in mine or old.parts[wanted.part] != self._fabric.rank)
+        }
+        if self._names is not None:
+            self._names.viewed(old, new)
+        self._read(new)
+        self._serve()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _read(self, view: View) -> None:
+        for part, rank in enumerate(view.parts):
+            if rank == self._fabric.rank and part not in self._prepared and part not in self._reading:
+                self._reading[part] = self._fabric.aside(
+                    partial(prepare, self._spec, self._base, part, len(view.parts))
+                )
 
     def _read_step(self) -> bool:
-        if self._reading is None or not self._reading.done():
-            return False
-        reading, self._reading = self._reading, None
-        try:
-            self._prepared = reading.result()
-            dictionary = self._prepared.dictionary
-            if dictionary is None:
-                self._announce(self._prepared.features, [])
-            elif self._fabric.rank == self._peers[0]:
-                self._merge(self._fabric.rank, dictionary)
-            else:
-                offset, size = self._leave(dictionary)
-                self._fabric.send(self._peers[0], DictionaryPart(offset, size))
-        except Error as error:
-            self._line.tell(Failed(str(error)))
-        return True
+        read = [part for part, reading in self._reading.items() if reading.done()]
+        for part in read:
+            try:
+                prepared = self._prepared[part] = self._reading.pop(part).result()
+                if self._names is not None:
+                    assert prepared.dictionary is not None
+                    self._names.read(part, prepared.dictionary)
+            except Error as error:
+                self._line.tell(Failed(str(error)))
+        if read:
+            self._go_on()
+        return bool(read)
 
-    def _leave(self, dictionary: Dictionary) -> tuple[int, int]:
-        blob = dictionary.pack()
-        self._slot = self._fabric.space.allocate(blob.size)
-        self._fabric.arena[self._slot : self._slot + blob.size] = blob
-        return self._slot, blob.size
+    def _ready(self, part: int) -> bool:
+        return part in self._prepared and (self._names is None or self._names.whole is not None)
 
-    def _part(self, source: int, message: DictionaryPart) -> None:
-        blob = np.empty(message.size, np.uint8)
-        self._fabric.fetch(source, message.offset, blob, lambda: self._merge(source, Dictionary.unpack(blob)))
+    def _go_on(self) -> None:
+        """Tell the scheduler of parts that have become ready, and serve them."""
+        for part in sorted(self._prepared.keys() - self._told):
+            if self._ready(part):
+                self._told.add(part)
+                self._line.tell(self._summary(part, self._prepared[part]))
+        self._serve()
 
-    def _merge(self, source: int, part: Dictionary) -> None:
-        self._parts[source] = part
-        if len(self._parts) < len(self._peers):
-            return
-        try:
-            whole = Dictionary.merge([self._parts[peer] for peer in self._peers])
-            self._parts.clear()
-            self._nameless = whole if self._run is not None else None
-            others = [peer for peer in self._peers if peer != self._fabric.rank]
-            if others:
-                offset, size = self._leave(whole)
-                self._untaken = set(others)
-                for peer in others:
-                    self._fabric.send(peer, DictionaryWhole(offset, size))
-        except Error as error:
-            self._line.tell(Failed(f"the names of the features: {error}"))
-            return
-        self._use(whole)
-
-    def _save_names(self) -> bool:
-        """Write the names of the features beside the checkpoints; tried again while that fails."""
-        if self._nameless is None or self._run is None or self._fabric.now() < self._try_at:
-            return False
-        path = self._run / NAMES_FILE
-        try:
-            self._nameless.save(path)
-            self._nameless = None
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            self._try_at = self._fabric.now() + RETRY_SECONDS
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            self._line.tell(Note(f"{path}: {reason}: the names of the features are not saved yet"))
-        return True
-
-    def _whole(self, source: int, message: DictionaryWhole) -> None:
-        assert self._slot is not None
-        self._fabric.space.free(self._slot)
-        blob = np.empty(message.size, np.uint8)
-
-        def arrived() -> None:
-            self._fabric.send(source, DictionaryTaken())
-            self._use(Dictionary.unpack(blob))
-
-        self._fabric.fetch(source, message.offset, blob, arrived)
-
-    def _dictionary_taken(self, source: int, message: DictionaryTaken) -> None:
-        self._untaken.discard(source)
-        if not self._untaken and self._slot is not None:
-            self._fabric.space.free(self._slot)
-
-    def _use(self, dictionary: Dictionary) -> None:
-        self._dictionary = dictionary
-        self._announce(dictionary.keys.size, [(lo, hi) for _, lo, hi in dictionary.blocks])
-
-    def _announce(self, features: int, groups: list[tuple[int, int]]) -> None:
-        data = self._prepared
-        assert data is not None
-        self._line.tell(
-            DataReady(data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups)
-        )
+    def _summary(self, part: int, data: Prepared) -> DataReady:
+        whole = self._names.whole if self._names is not None else None
+        features, groups = data.features, list[tuple[int, int]]()
+        if whole is not None:
+            features, groups = len(whole), [(lo, hi) for _, lo, hi in whole.blocks]
+        return DataReady(part, data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def _requested(self, source: int, message: BatchRequest) -> None:
-        self._queue.append((source, message.batch))
+        self._queue[source, message.number] = Wanted(message.part, message.batch)
+        self._serve()
+
+    def _taken(self, source: int, message: BatchTaken) -> None:
+        self._shelf.give_back((source, message.number))
         self._serve()
 
     def _serve(self) -> None:
-        while self._queue:
-            source, batch = self._queue[0]
-            if batch not in self._ready:
-                try:
-                    if not self._load(batch):
-                        return  # all that is here is in use: goes on when something is taken
-                except (Error, OSError) as error:
-                    self._line.tell(Failed(f"batch {batch} of data server {self._fabric.rank}: {error}"))
-                    return
-            self._queue.popleft()
-            self._ready.move_to_end(batch)
-            self._in_use[batch] = self._in_use.get(batch, 0) + 1
-            self._fabric.send(source, BatchReady(batch, *self._ready[batch]))
-
-    def _load(self, batch: int) -> bool:
-        """Bring a batch into the arena; False while there is no room for it."""
-        assert self._prepared is not None
-        size = int(self._prepared.sizes[batch])
-        while True:
+        """Answer requests in order, as far as their parts are read and there is room."""
+        for request, wanted in list(self._queue.items()):
+            if not self._ready(wanted.part):
+                continue
             try:
-                offset = self._fabric.space.allocate(size)
-                break
-            except ArenaFull:
-                idle = next((old for old in self._ready if old not in self._in_use), None)
-                if idle is None:
-                    if not self._in_use:
-                        raise
-                    return False
-                self._fabric.space.free(self._ready.pop(idle)[0])
-        blob = self._fabric.arena[offset : offset + size]
-        self._prepared.read(batch, blob)
-        if self._dictionary is not None:
-            keys = Batch.unpack(blob).keys
-            keys[:] = self._dictionary.ids(keys)
-        self._ready[batch] = offset, size
-        return True
+                if wanted not in self._shelf and not self._load(wanted):
+                    return  # all that is here is in use: goes on when something is taken
+            except (Error, OSError) as error:
+                self._line.tell(Failed(f"part {wanted.part}, batch {wanted.batch}: {error}"))
+                return
+            del self._queue[request]
+            source, number = request
+            self._fabric.send(source, BatchReady(number, *self._shelf.lend(wanted, request)))
 
-    def _taken(self, source: int, message: BatchTaken) -> None:
-        self._in_use[message.batch] -= 1
-        if not self._in_use[message.batch]:
-            del self._in_use[message.batch]
-        self._serve()
+    def _load(self, wanted: Wanted) -> bool:
+        """Bring a batch into the arena; False while there is no room for it."""
+        prepared = self._prepared[wanted.part]
+
+        def fill(blob: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+            prepared.read(wanted.batch, blob)
+            if self._names is not None and self._names.whole is not None:
+                keys = Batch.unpack(blob).keys
+                keys[:] = self._names.whole.ids(keys)
+
+        return self._shelf.put(wanted, int(prepared.sizes[wanted.batch]), fill)

@@ -96,6 +96,11 @@ class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError('features: format "libsvm" has its own keys; leave features out')
 
     @property
+    def has_names(self) -> bool:
+        """Whether features are numbered by a dictionary of their names."""
+        return self.format != "libsvm" and (self.features is None or self.features.keys == "dictionary")
+
+    @property
     def label_rule(self) -> Label:
         """The label of a csv file, understood."""
         text = (self.label or "").strip()

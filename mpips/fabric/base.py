@@ -10,22 +10,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 
-from mpips import messages
 from mpips.errors import Error
 from mpips.fabric.arena import Allocator
-from mpips.messages import Message
+from mpips.messages import Message, decode, encode
 
 BURST = 64  # messages handled in one round before the caller gets its turn
 TIMEOUT = 60.0
 
 Handler = Callable[[int, Any], None]
 T = TypeVar("T")
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(messages.any_of_them())
 
 
 class PeerLost(Error, ConnectionError):
@@ -43,10 +38,15 @@ class Fabric(ABC):
     ----------
     rank, size : this rank and how many there are.
     nodes : node number of every rank; ranks of one node can load each other's arenas directly.
+    survives : whether the others go on when a rank dies.
     memory : (bytes,) uint8, the arenas of all ranks on this node, one after the other.
     arena : (bytes,) uint8, this rank's own part of `memory`.
     space : hands out stretches of `arena`.
     lost : ranks known to be dead.
+    ignored : ranks that are not listened to any more.
+    on_lost : called with a rank that has died.
+    on_unknown : called with a message that no handler is registered for, and its source.
+    patient : whether what a dead rank was to do is waited for all the same, since another will do it.
     waiting : what this rank waits for now, for whoever asks why it hangs.
     background : pieces of work that `progress` does a step of, each time; a step says whether it did anything.
     """
@@ -54,15 +54,19 @@ class Fabric(ABC):
     rank: int
     size: int
     nodes: list[int]
+    survives: bool
     memory: np.ndarray[Any, np.dtype[np.uint8]]
     arena: np.ndarray[Any, np.dtype[np.uint8]]
     space: Allocator
 
     def __init__(self) -> None:
         self.lost: set[int] = set()
+        self.ignored: set[int] = set()
         self.waiting = ""
-        self._busy = 0.0
         self.on_lost: Callable[[int], None] | None = None
+        self.on_unknown: Handler | None = None
+        self.patient = False
+        self._busy = 0.0
         self._as: dict[str, np.ndarray[Any, Any]] = {}
         self.background: list[Callable[[], bool]] = []
         self._handlers: dict[type[Message], Handler] = {}
@@ -121,7 +125,14 @@ class Fabric(ABC):
         if dest == self.rank:
             self._own.append(message)
         elif dest not in self.lost:
-            self._post(dest, _encoder.encode(message))
+            self._post(dest, encode(message))
+
+    def dispatch(self, source: int, message: Message) -> None:
+        """Have a message handled as if it had just come from `source`."""
+        handler = self._handlers.get(type(message), self.on_unknown)
+        if handler is None:
+            raise Error(f"rank {self.rank}: no handler for {type(message).__name__} from rank {source}")
+        handler(source, message)
 
     def progress(self) -> bool:
         """Handle what has arrived; True when there was anything."""
@@ -133,12 +144,10 @@ class Fabric(ABC):
                 item = self._poll()
                 if item is None:
                     break
-                source, message = item[0], _decoder.decode(item[1])
+                source, message = item[0], decode(item[1])
             busy = True
-            handler = self._handlers.get(type(message))
-            if handler is None:
-                raise Error(f"rank {self.rank}: no handler for {type(message).__name__} from rank {source}")
-            handler(source, message)
+            if source not in self.ignored:
+                self.dispatch(source, message)
         for _ in range(BURST):
             then = self._arrived()
             if then is None:
@@ -191,7 +200,8 @@ class Fabric(ABC):
         Parameters
         ----------
         what : what is waited for, or a function that says it.
-        peers : the ranks that it must come from; when one of them is lost there is no use in waiting.
+        peers : the ranks that it must come from; when one of them is lost there is no use in waiting, unless this
+            rank is `patient`.
         timeout : seconds; None for roles that serve until told to stop.
 
         Raises
@@ -215,7 +225,7 @@ class Fabric(ABC):
                 if done():
                     return
                 now = self.now()
-                if self.lost and peers is not None and (gone := self.lost & peers()):
+                if self.lost and not self.patient and peers is not None and (gone := self.lost & peers()):
                     raise PeerLost(f"rank {self.rank} waited for {text()}, but rank {min(gone)} is dead")
                 if timeout is not None and now - start > timeout:
                     raise Deadline(f"rank {self.rank} waited {timeout:g} s for {text()}")

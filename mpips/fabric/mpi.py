@@ -83,6 +83,7 @@ class MpiFabric(Fabric):
         comm = MPI.COMM_WORLD
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size, self.nodes = comm.rank, comm.size, nodes
+        self.survives = ulfm.ENABLED
         self._comm = comm
         self._status = MPI.Status()
         self._sends: deque[tuple[MPI.Request, bytes]] = deque()

@@ -1,14 +1,16 @@
 """The fabric simulated: any number of ranks in one process, on a virtual clock, in a seeded order of events.
 
 Each rank runs its ordinary code in a greenlet and gives way where a real one would sleep. Messages take a random time
-but stay in order between two ranks, as in MPI; ranks can be killed, paused and cut off from each other. The same seed
-gives the same run.
+but stay in order between two ranks, as in MPI; ranks can be killed, paused and cut off from each other, messages can be
+late or come twice. The same seed and the same faults give the same run.
 """
 
 import heapq
 import itertools
+import math
+import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -18,11 +20,12 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.fabric.base import Deadline, Fabric
+from mpips.messages import decode
 
 T = TypeVar("T")
 
 LONGEST_SLEEP = 0.25
-SHORTEST_SLEEP = 1e-4
+SHORTEST_SLEEP = 1e-3  # every look at the world costs the simulation time; messages wake a rank at once
 DETECTION = (0.02, 0.045)  # seconds until a rank's death is seen, as measured for killed processes
 
 
@@ -40,6 +43,7 @@ class Simulation:
     ----------
     time : seconds on the virtual clock.
     messages, bytes : what has been sent in all.
+    faults : what was arranged to go wrong, for `arrange`.
     """
 
     def __init__(
@@ -53,9 +57,15 @@ class Simulation:
         self.messages = 0
         self.bytes = 0
         self.seed = seed
-        self._random = np.random.default_rng(seed)
+        self.faults: list[tuple[Any, ...]] = []
+        self._random = random.Random(seed)
+        self._chance = random.Random(seed)  # of faults, apart: a fault more leaves the rest of the run as it was
         self._latency = latency
-        self._events: list[tuple[float, float, int, Callable[[], None]]] = []
+        self._late = (0.0, 0.0)
+        self._repeated = 0.0
+        self._repeated_kinds: Sequence[str] | None = None
+        self._aside = (0.0, 0.0)
+        self._events: list[tuple[float, float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._hub: Any = None
         self._living = 0
@@ -73,21 +83,78 @@ class Simulation:
 
     # --- what may go wrong ------------------------------------------------------------------------------------------
 
+    @property
+    def story(self) -> str:
+        """The run in one line: its seed, and the faults that `arrange` takes."""
+        return f"seed {self.seed}" + (f", faults {self.faults}" if self.faults else "")
+
+    def arrange(self, faults: Iterable[tuple[Any, ...]]) -> None:
+        """Arrange faults as `faults` has them: the name of a method that follows, and its arguments."""
+        for name, *arguments in faults:
+            getattr(self, name)(*arguments)
+
     def kill(self, rank: int, at: float) -> None:
         """Have a rank die when it next looks at the world after this time."""
-        self._at(at, lambda: self._die(rank))
+        self.faults.append(("kill", rank, at))
+        self._fault(at, self._die, rank)
+
+    def kill_one(self, choose: Callable[[], Sequence[int]], at: float) -> None:
+        """Have one of the ranks that `choose` names at that time die; none when it names none."""
+
+        def strike() -> None:
+            ranks = choose()
+            if ranks:
+                rank = self._chance.choice(ranks)
+                self.faults.append(("kill", rank, at))
+                self._die(rank)
+
+        self._fault(at, strike)
 
     def kill_at_message(self, rank: int, count: int) -> None:
         """Have a rank die when it is about to send its `count`-th message."""
+        self.faults.append(("kill_at_message", rank, count))
         self.ranks[rank].last_message = count
+
+    def kill_at_received(self, rank: int, count: int) -> None:
+        """Have a rank die when it has received its `count`-th message, and not handled it."""
+        self.faults.append(("kill_at_received", rank, count))
+        self.ranks[rank].last_received = count
 
     def pause(self, rank: int, at: float, seconds: float) -> None:
         """Have a rank stand still for a while; it is not dead."""
-        self._at(at, lambda: setattr(self.ranks[rank], "paused_until", self.time + seconds))
+        self.faults.append(("pause", rank, at, seconds))
+        self._fault(at, self._halt, rank, seconds)
+
+    def mistake(self, rank: int, at: float, seconds: float) -> None:
+        """Have a rank stand still for a while, and all others see it as dead meanwhile; some time after it has come
+        back it is ended, as a false suspect is by ULFM.
+        """
+        self.faults.append(("mistake", rank, at, seconds))
+        self._fault(at, self._halt, rank, seconds)
+        self._fault(at, self._announce, rank)
+        self._fault(at + seconds + DETECTION[1], self._die, rank)
 
     def cut(self, ranks: Sequence[int], at: float, until: float) -> None:
         """Hold back all messages between these ranks and the others for a while."""
+        self.faults.append(("cut", list(ranks), at, until))
         self._cuts.append((set(ranks), at, until))
+
+    def delay(self, share: float, seconds: float) -> None:
+        """Have this share of messages and reads take longer, by so many seconds in the mean, a few of them by far more;
+        what follows them between the same two ranks waits.
+        """
+        self.faults.append(("delay", share, seconds))
+        self._late = share, seconds
+
+    def repeat(self, share: float, kinds: Sequence[str] | None = None) -> None:
+        """Have this share of messages, or of those of the types named, come a second time, at any later time."""
+        self.faults.append(("repeat", share, kinds))
+        self._repeated, self._repeated_kinds = share, kinds
+
+    def linger(self, shortest: float, longest: float) -> None:
+        """Have what ranks run aside be done after so many seconds; otherwise it is at once."""
+        self.faults.append(("linger", shortest, longest))
+        self._aside = shortest, longest
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -97,7 +164,8 @@ class Simulation:
         Raises
         ------
         Deadline
-            when the virtual clock passes `limit` seconds; the text says what every rank waits for.
+            when the virtual clock passes `limit` seconds; the text says what every rank waits for. To this and every
+            other exception the story is added as a note.
         """
         self._hub = getcurrent()
         results: list[T | None] = [None] * len(self.ranks)
@@ -112,19 +180,36 @@ class Simulation:
         for fabric in self.ranks:
             fabric.life = greenlet(lambda fabric=fabric: life(fabric))
             fabric.wake_at(0.0)
-        while self._events and self._living:
-            self.time, _, _, event = heapq.heappop(self._events)
-            if self.time > limit:
-                waits = "\n".join(f"rank {f.rank}: {f.waiting or 'running'}" for f in self.ranks if not f.life.dead)
-                raise Deadline(f"seed {self.seed}: not over after {limit:g} simulated seconds\n{waits}")
-            event()
+        try:
+            while self._events and self._living:
+                self.time, _, _, event, arguments = heapq.heappop(self._events)
+                if self.time > limit:
+                    waits = "\n".join(f"rank {f.rank}: {f.waiting or 'running'}" for f in self.ranks if not f.life.dead)
+                    raise Deadline(f"seed {self.seed}: not over after {limit:g} simulated seconds\n{waits}")
+                event(*arguments)
+        except BaseException as error:
+            error.add_note(self.story)
+            raise
         return results
 
-    def _at(self, time: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (time, float(self._random.random()), next(self._numbers), event))
+    def _at(self, time: float, event: Callable[..., object], *arguments: Any) -> None:
+        heapq.heappush(self._events, (time, self._random.random(), next(self._numbers), event, arguments))
+
+    def _fault(self, time: float, event: Callable[..., object], *arguments: Any) -> None:
+        heapq.heappush(self._events, (time, self._chance.random(), next(self._numbers), event, arguments))
 
     def _travel(self) -> float:
-        return float(self._random.uniform(*self._latency))
+        shortest, longest = self._latency
+        time = shortest + (longest - shortest) * self._random.random()
+        share, seconds = self._late
+        if share and self._random.random() < share:
+            time += seconds * (self._random.paretovariate(2.0) - 1.0)
+        return time
+
+    def _repeats(self, data: bytes) -> bool:
+        if not self._repeated or self._random.random() >= self._repeated:
+            return False
+        return self._repeated_kinds is None or type(decode(data)).__name__ in self._repeated_kinds
 
     def _arrival(self, source: int, dest: int) -> float:
         time = self.time + self._travel()
@@ -132,6 +217,9 @@ class Simulation:
             if start <= time < until and (source in apart) != (dest in apart):
                 time = until + self._travel()
         return time
+
+    def _halt(self, rank: int, seconds: float) -> None:
+        self.ranks[rank].paused_until = self.time + seconds
 
     def _die(self, rank: int) -> None:
         fabric = self.ranks[rank]
@@ -143,12 +231,13 @@ class Simulation:
     def _announce(self, rank: int) -> None:
         for other in self.ranks:
             if other.rank != rank:
-                seen = self.time + float(self._random.uniform(*DETECTION))
-                self._at(seen, lambda other=other: other.learn(rank))  # type: ignore[misc]
+                self._at(self.time + self._random.uniform(*DETECTION), other.learn, rank)
 
 
 class SimFabric(Fabric):
     """One rank of a `Simulation`."""
+
+    survives = True
 
     def __init__(
         self,
@@ -168,13 +257,15 @@ class SimFabric(Fabric):
         self.dead = False
         self.paused_until = 0.0
         self.last_message: int | None = None
+        self.last_received: int | None = None
         self.sent = 0
+        self.received = 0
         self._world = simulation
         self._places = places
         self._inbox: deque[tuple[int, bytes] | int] = deque()
         self._reads: deque[Callable[[], None]] = deque()
         self._last_arrival: dict[int, float] = {}
-        self._wakes = 0
+        self._wake: float | None = None  # when it goes on, unless it is running
 
     def now(self) -> float:
         return self._world.time
@@ -200,35 +291,54 @@ class SimFabric(Fabric):
     def _post(self, dest: int, data: bytes) -> None:
         self.sent += 1
         if self.sent == self.last_message:
-            self.dead = True
-            self._world._announce(self.rank)
-            raise GreenletExit
+            self._fall()
         world = self._world
         world.messages += 1
         world.bytes += len(data)
-        after_the_last = float(np.nextafter(self._last_arrival.get(dest, 0.0), np.inf))
+        after_the_last = math.nextafter(self._last_arrival.get(dest, 0.0), math.inf)
         arrival = max(after_the_last, world._arrival(self.rank, dest))
         self._last_arrival[dest] = arrival
-        world._at(arrival, lambda: world.ranks[dest].take(self.rank, data))
+        world._at(arrival, world.ranks[dest].take, self.rank, data)
+        if world._repeats(data):
+            world._at(arrival + world._travel(), world.ranks[dest].take, self.rank, data)
+
+    def _fall(self) -> None:
+        """Die here and now."""
+        self.dead = True
+        self._world._announce(self.rank)
+        raise GreenletExit
 
     def _poll(self) -> tuple[int, bytes] | None:
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, tuple):
+                self.received += 1
+                if self.received == self.last_received:
+                    self._fall()
                 return item
             self._note_lost(item)
         return None
 
     def _relax(self, idle: float) -> None:
-        self.wake_at(self.now() + min(LONGEST_SLEEP, max(SHORTEST_SLEEP, idle)))
+        self.wake_at(self.now() + min(LONGEST_SLEEP, max(SHORTEST_SLEEP, 3 * idle)))
         self._world._hub.switch()
 
     def aside(self, work: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
-        try:
-            future.set_result(work())
-        except Error as error:
-            future.set_exception(error)
+
+        def run() -> None:
+            if self.dead:
+                return
+            try:
+                future.set_result(work())
+            except Error as error:
+                future.set_exception(error)
+
+        shortest, longest = self._world._aside
+        if longest:
+            self._world._at(self.now() + self._world._random.uniform(shortest, longest), run)
+        else:
+            run()
         return future
 
     # --- called by the simulation -----------------------------------------------------------------------------------
@@ -247,15 +357,15 @@ class SimFabric(Fabric):
 
     def wake_at(self, time: float) -> None:
         """Go on at this time, unless something wakes the rank before."""
-        self._wakes += 1
-        wake = self._wakes
+        if self._wake is None or time < self._wake:
+            self._wake = time
+            self._world._at(time, self._resume, time)
 
-        def resume() -> None:
-            if self.dead or self.life.dead or wake != self._wakes:
-                return
-            if self._world.time < self.paused_until:
-                self.wake_at(self.paused_until)
-            else:
-                self.life.switch()
-
-        self._world._at(time, resume)
+    def _resume(self, time: float) -> None:
+        if time != self._wake or self.dead or self.life.dead:
+            return
+        self._wake = None
+        if time < self.paused_until:
+            self.wake_at(self.paused_until)
+        else:
+            self.life.switch()

@@ -3,9 +3,12 @@
 An MPI without it (MPICH, Intel MPI, Open MPI 4) runs everything; there a dead rank ends the job.
 """
 
+import os
+
 from mpi4py import MPI
 
 AVAILABLE = MPI.Get_library_version().startswith("Open MPI v5")
+ENABLED = AVAILABLE and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112 - set by mpirun --with-ft ulfm
 _FAILURES = ("MPI_ERR_PROC_FAILED", "MPI_ERR_PROC_FAILED_PENDING", "MPI_ERR_REVOKED")
 
 

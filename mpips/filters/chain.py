@@ -28,12 +28,14 @@ class Wire(msgspec.Struct, frozen=True):
     values : uint8 array.
     notes : a note for each filter, to travel in the message.
     count : entries that `Chain.decode` gives.
+    plain : what filters that select entries have left of the packet, before others made it smaller.
     """
 
     keys: Array | range
     values: Array
     notes: list[Any]
     count: int
+    plain: Packet
 
 
 class Chain:
@@ -117,7 +119,10 @@ class Chain:
         """
         packet, notes, count = Packet(keys, values), [], len(keys)
         raw = size = self._size(packet)
+        plain = None
         for filter_, hidden in zip(self._filters, self._hidden[1:], strict=True):
+            if filter_.hides and plain is None:
+                plain = packet
             packet = filter_.encode(packet)
             now, of_note = self._size(packet), len(_packed(packet.note))
             self._saved[filter_.name] += size - now - of_note
@@ -129,7 +134,7 @@ class Chain:
             packet = packet._replace(note=None)
         self.raw += raw
         self.sent += size
-        return Wire(self._which(packet), _as_bytes(packet.values), notes, count)
+        return Wire(self._which(packet), _as_bytes(packet.values), notes, count, plain or packet)
 
     def _size(self, packet: Packet) -> int:
         size = packet.values.nbytes

@@ -21,6 +21,7 @@ class Delays:
     Attributes
     ----------
     delay : the one in force; None: no bound.
+    workers : how many there are now.
     """
 
     def __init__(self, plan: Plan, workers: int) -> None:
@@ -29,7 +30,7 @@ class Delays:
         self.delay: int | None = None if plan.delay == "auto" else plan.delay
         if self._auto is not None:
             self.delay = self._auto.delay
-        self._workers = workers
+        self.workers = workers
         self.begin(0.0)
 
     def begin(self, now: float) -> None:
@@ -67,7 +68,7 @@ class Delays:
             mean = self._loss / self._rows
             spread = max(0.0, self._squares / self._rows - mean * mean)  # of the means of workloads
             before = self._auto.delay
-            self._close(self._rows, mean, math.sqrt(spread / self._samples), self._waited / (seconds * self._workers))
+            self._close(self._rows, mean, math.sqrt(spread / self._samples), self._waited / (seconds * self.workers))
             self._skip = before + 1 if self.delay != before else 0
             self._begin_window(now)
         return self.delay

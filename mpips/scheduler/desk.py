@@ -1,7 +1,11 @@
-"""The scheduler's rank: carries out what the state machine decides, and keeps the run folder."""
+"""The scheduler's rank: carries out what the state machine decides, and keeps the run folder.
+
+What comes in goes to the standbys first; what follows from it is carried out when each of them has it. So whatever
+anyone has seen of the scheduler, its successor knows where it came from.
+"""
 
 import platform
-import time
+from collections import deque
 from importlib.metadata import version
 from typing import Any
 
@@ -9,10 +13,29 @@ from mpips.checkpoint import CheckpointError, Generation, drop_old, generations,
 from mpips.checkpoint.master import write_master
 from mpips.errors import Error
 from mpips.fabric import Fabric
-from mpips.messages import Message
+from mpips.messages import (
+    Broken,
+    Completed,
+    Conducted,
+    Died,
+    Heard,
+    Input,
+    Inputs,
+    Interrupted,
+    Load,
+    Mirrored,
+    Said,
+    SchedulerHeard,
+    Snapshot,
+    Ticked,
+    ToScheduler,
+)
 from mpips.plan import Plan
 from mpips.record import Record
-from mpips.scheduler.scheduler import Complete, End, Log, Resume, Scheduler, Send
+from mpips.scheduler.effects import Complete, End
+from mpips.scheduler.replica import Action, Post, Replica, Write, pack
+from mpips.scheduler.scheduler import Scheduler
+from mpips.scheduler.startup import Resume
 from mpips.scheduler.view import View
 
 PACKAGES = ("mpips", "mpi4py", "numpy", "numba", "h5py")
@@ -22,6 +45,35 @@ class ResumeError(Error, OSError):
     """There is no checkpoint to go on from."""
 
 
+def begin(view: View, plan: Plan, record: Record, resume: bool, now: float) -> Replica:
+    """The state of a job that begins.
+
+    Raises
+    ------
+    ResumeError
+        when it is to go on from a checkpoint, and there is none that can be used.
+    """
+    number = next_generation(plan.run) if plan.run is not None and plan.saves else 1
+    scheduler = Scheduler(view, plan, _usable(plan, record) if resume else [], number)
+    record.event({"event": "start", "ranks": len(view.nodes), "roles": view.counts()})
+    return Replica(scheduler, len(view.nodes), now)
+
+
+def _usable(plan: Plan, record: Record) -> list[Resume]:
+    usable, found = [], generations(plan.run) if plan.run is not None else []
+    for path in found:
+        try:
+            with Generation(path) as generation:
+                generation.verify()
+                usable.append(Resume(str(path), generation.progress))
+        except CheckpointError as error:
+            record.event({"event": "note", "text": f"{error}; the generation before is used"})
+    if not usable:
+        what = "none of its generations can be read" if found else "it has no complete generation"
+        raise ResumeError(f"nothing to resume in {plan.run}: {what}; start without --resume")
+    return usable
+
+
 class Desk:
     """Registers the scheduler's handlers at a fabric.
 
@@ -29,97 +81,170 @@ class Desk:
     ----------
     fabric, view, plan : this rank's.
     record : the run folder's files.
-    resume : whether to go on from the newest usable generation.
+    replica : the state to go on with.
+    ahead : seconds by which the scheduler's clock is ahead of this rank's.
     mpi : name and version of the MPI library, for the result.
 
-    Raises
-    ------
-    ResumeError
-        when there is nothing to go on from.
+    Attributes
+    ----------
+    replica : the state.
+    wish : why the job should end; set by a signal.
     """
 
-    def __init__(self, fabric: Fabric, view: View, plan: Plan, record: Record, resume: bool, mpi: str) -> None:
-        self.scheduler: Scheduler
-        self.end: End | None = None
-        self.wish = ""  # set by a signal: why the job should end
+    def __init__(
+        self, fabric: Fabric, view: View, plan: Plan, record: Record, replica: Replica, ahead: float, mpi: str
+    ) -> None:
+        self.replica = replica
+        self.wish = ""
         self._fabric = fabric
         self._view = view
         self._plan = plan
         self._record = record
+        self._ahead = ahead
         self._mpi = mpi
-        self._start = time.monotonic()
         self._hosts_known = 0
-        number = next_generation(plan.run) if plan.run is not None and plan.saves else 1
-        self.scheduler = Scheduler(view, plan, self._usable() if resume else [], number)
-        record.event({"event": "start", "ranks": fabric.size, "roles": view.counts()})
-        for kind in self.scheduler.kinds():
-            fabric.on(kind, self._handle)
-        fabric.background.append(self._tick)
+        self._undone: deque[tuple[int, Action]] = deque()  # what follows from inputs, with the number of each
+        self._done = replica.index  # inputs from which nothing is left to be done
+        self._unsent: list[Input] = []
+        self._mirrored: dict[int, int] = {}  # inputs that each standby has
+        fabric.on(ToScheduler, self._said)
+        fabric.on(SchedulerHeard, self._heard)
+        fabric.on(Load, self._load)
+        fabric.on(Mirrored, self._have)
+        fabric.background.append(self._step)
 
-    def _usable(self) -> list[Resume]:
-        run = self._plan.run
-        usable, found = [], generations(run) if run is not None else []
-        for path in found:
-            try:
-                with Generation(path) as generation:
-                    generation.verify()
-                    usable.append(Resume(str(path), generation.progress))
-            except CheckpointError as error:
-                self._record.event({"event": "note", "text": f"{error}; the generation before is used"})
-        if not usable:
-            what = "none of its generations can be read" if found else "it has no complete generation"
-            raise ResumeError(f"nothing to resume in {run}: {what}; start without --resume")
-        return usable
+    def open(self) -> None:
+        """Begin with a job that begins."""
+        self._call_standbys()
 
-    def _handle(self, source: int, message: Message) -> None:
-        self.scheduler.handle(source, message, self._fabric.now())
-        self._carry_out()
+    def take_over(self) -> None:
+        """Go on in the place of a scheduler that has died: with the dead that it may not have known of, with what it
+        may have left undone (events, a generation that is not complete, the result), and with all that ranks may not
+        have heard.
+        """
+        replica, written = self.replica, self._record.last_event()
+        undone: list[Action] = [event for event in replica.unwritten if event.number > written]
+        undone += [action for action in (replica.incomplete, replica.end) if action is not None]
+        first = [*self._view.standbys, self._view.scheduler]  # before this rank could get the place of another
+        for rank in [*first, *sorted(self._fabric.lost - set(first))]:
+            if rank not in self._fabric.lost or rank not in replica.sessions:
+                continue
+            actions = replica.apply(Died(self._now(), rank))
+            undone += [action for action in actions if not isinstance(action, Post)]
+        undone += replica.again()
+        self._undone.extend((replica.index, action) for action in undone)
+        self._view = replica.scheduler.view
+        self._call_standbys()
+        self._write_ranks()
 
-    def _tick(self) -> bool:
-        now = self._fabric.now()
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return max(self.replica.time, self._fabric.now() + self._ahead)
+
+    def _said(self, source: int, message: ToScheduler) -> None:
+        if source in self.replica.sessions:
+            self._take(Said(self._now(), source, message.number, message.heard, message.message))
+
+    def _heard(self, source: int, message: SchedulerHeard) -> None:
+        if source in self.replica.sessions:
+            self._take(Heard(self._now(), source, message.number))
+
+    def _load(self, source: int, message: Load) -> None:
+        """Figures for the log alone: they are not worth a standby's attention."""
+        self.replica.scheduler.handle(source, message, self._now())
+
+    def _step(self) -> bool:
+        now = self._now()
         if self.wish:
             wish, self.wish = self.wish, ""
-            self.scheduler.interrupt(wish, now)
-        self.scheduler.tick(now)
-        return self._carry_out()
+            self._take(Interrupted(now, wish))
+        if self.replica.scheduler.due(now):
+            self._take(Ticked(now))
+        return self._send_inputs()
 
     def lost(self, rank: int) -> None:
         """A rank is dead."""
-        self.scheduler.lost(rank, self._fabric.now())
+        self._mirrored.pop(rank, None)
+        if rank in self.replica.sessions:
+            self._take(Died(self._now(), rank))
         self._carry_out()
         self._write_ranks()
 
     def conducted(self) -> None:
         """The scheduler's own program has returned."""
-        self.scheduler.conducted(self._fabric.now())
-        self._carry_out()
+        self._take(Conducted(self._now()))
 
     def fail(self, reason: str) -> None:
         """Something is wrong on this rank."""
-        self.scheduler.fail(reason, self._fabric.now())
+        self._take(Broken(self._now(), reason))
+
+    def _take(self, given: Input) -> None:
+        if self._mirrored:
+            self._unsent.append(given)
+        actions = self.replica.apply(given)
+        self._undone.extend((self.replica.index, action) for action in actions)
+        if not self._mirrored:
+            self._carry_out()
+
+    # --- standbys ---------------------------------------------------------------------------------------------------
+
+    def viewed(self, old: View, new: View) -> None:
+        """There is a new view, perhaps with other standbys."""
+        self._view = new
+        self._call_standbys()
+        self._write_ranks()
+
+    def _call_standbys(self) -> None:
+        """Have the standbys of the view mirror the state, and no others."""
+        index = self.replica.index
+        for rank in self._mirrored.keys() - set(self._view.standbys):
+            del self._mirrored[rank]
+        for rank in self._view.standbys:
+            if rank not in self._mirrored and rank not in self._fabric.lost:
+                self._mirrored[rank] = self._done
+                self._fabric.send(rank, Snapshot(self._view.number, index, pack(self.replica)))
         self._carry_out()
 
-    def _carry_out(self) -> bool:
-        effects = self.scheduler.effects
-        if not effects:
+    def _send_inputs(self) -> bool:
+        """Send the standbys what has come in since the last step, in one message."""
+        if not self._unsent:
             return False
-        self.scheduler.effects = []
-        for effect in effects:
-            if isinstance(effect, Send):
-                self._fabric.send(effect.dest, effect.message)
-            elif isinstance(effect, Log):
-                self._record.event(effect.event)
-            elif isinstance(effect, Complete):
-                self._complete(effect)
-            else:
-                self.end = effect
-                self._record.result(self._result(effect))
-        if len(self.scheduler.hellos) > self._hosts_known:
-            self._hosts_known = len(self.scheduler.hellos)
-            self._write_ranks()
+        inputs, self._unsent = self._unsent, []
+        message = Inputs(self.replica.index - len(inputs), self._done, inputs)  # type: ignore[arg-type]
+        for rank in self._mirrored:
+            self._fabric.send(rank, message)
         return True
 
-    def _complete(self, effect: Complete) -> None:
+    def _have(self, source: int, message: Mirrored) -> None:
+        if source in self._mirrored:
+            self._mirrored[source] = message.index
+            self._carry_out()
+
+    # --- what follows -----------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        mirrored = min(self._mirrored.values(), default=self.replica.index)
+        while self._undone and self._undone[0][0] <= mirrored:
+            self._carry_out_one(self._undone.popleft()[1])
+        self._done = max(self._done, mirrored)
+        self.replica.done(self._done)
+        if len(self.replica.scheduler.hellos) > self._hosts_known:
+            self._hosts_known = len(self.replica.scheduler.hellos)
+            self._write_ranks()
+
+    def _carry_out_one(self, action: Action) -> None:
+        match action:
+            case Post(dest, message):
+                self._fabric.send(dest, message)
+            case Write(_, number, event):
+                self._record.event(event, number)
+            case Complete():
+                self._complete(action)
+            case End():
+                self._record.result(self._result(action))
+
+    def _complete(self, action: Complete) -> None:
         run = self._plan.run
         assert run is not None
         error = None
@@ -127,40 +252,41 @@ class Desk:
             names = run / "names.h5"
             write_master(
                 run,
-                effect.generation,
+                action.generation,
                 self._view.servers,
-                effect.tables,
+                action.tables,
                 self._plan.text,
-                effect.progress,
+                action.progress,
                 names if names.exists() else None,
             )
             drop_old(run, self._plan.keep)
         except CheckpointError as problem:
             error = str(problem)
-        self.scheduler.completed(error, self._fabric.now())
+        self._take(Completed(self._now(), error))
 
     def _write_ranks(self) -> None:
         self._record.ranks(
             [
                 {"rank": rank, "role": self._view.role(rank), "host": hello.host, "pid": hello.pid}
-                for rank, hello in sorted(self.scheduler.hellos.items())
+                for rank, hello in sorted(self.replica.scheduler.hellos.items())
                 if rank not in self._fabric.lost
             ]
         )
 
     def _result(self, end: End) -> dict[str, Any]:
-        tally = self.scheduler.tally
+        tally = self.replica.scheduler.tally
         return {
             "exit": end.exit,
             "reason": end.reason,
-            "metrics": self.scheduler.metrics,
-            "seconds": round(time.monotonic() - self._start, 3),
+            "metrics": self.replica.scheduler.metrics,
+            "seconds": round(self._now() - self.replica.began, 3),
             "training_seconds": round(tally.seconds, 3),
             "examples": tally.examples,
             "examples_per_second": round(tally.examples / tally.seconds, 1) if tally.seconds else 0.0,
             "roles": self._view.counts(),
             "idle": {str(rank): round(share, 4) for rank, share in sorted(tally.idle.items())},
             "traffic": self._traffic(),
+            "recoveries": self._record.recoveries(),
             "versions": {
                 **{name: version(name) for name in PACKAGES},
                 "python": platform.python_version(),
@@ -170,7 +296,8 @@ class Desk:
 
     def _traffic(self) -> dict[str, Any]:
         """Bytes between nodes: as they would have been without filters, as they were, and what each filter saved."""
-        workers, servers = (self.scheduler.tally.sent(self._view.group(role)) for role in ("workers", "servers"))
+        tally = self.replica.scheduler.tally
+        workers, servers = (tally.sent(self._view.group(role)) for role in ("workers", "servers"))
         fetched = workers.fetched
         names = sorted({*workers.saved, *servers.saved})
         return {
@@ -182,4 +309,4 @@ class Desk:
 
 def results_of(desk: Desk) -> list[Any]:
     """What the workers' programs returned, in order of rank."""
-    return [result for _, result in sorted(desk.scheduler.results.items())]
+    return [result for _, result in sorted(desk.replica.scheduler.results.items())]

@@ -1,23 +1,39 @@
-"""The ledger of workloads: which batches were handed to whom, which are done, when an epoch ends. Pure."""
+"""The ledger of workloads: which batches are to be handed out, which are done, when an epoch ends. Pure."""
 
 from collections import deque
-from typing import Any
+from math import ceil
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from mpips.messages import Workload
+from mpips.scheduler.outstanding import Late, Outstanding
 
 WORKLOADS_PER_WORKER = 8
 MOST_BATCHES = 64
 
 
 class Batches(msgspec.Struct, frozen=True):
-    """What a data server has: batches 0..train-1 to train on, then `test` batches to evaluate."""
+    """What a part of the data has: batches 0..train-1 to train on, then `test` batches to evaluate."""
 
-    data_server: int
+    part: int
     train: int
     test: int
+
+
+class Done(NamedTuple):
+    """A workload that is done.
+
+    Parameters
+    ----------
+    others : workers that are at it for nothing now.
+    ends : whether that was the last that its epoch, or evaluation, had waited for.
+    """
+
+    workload: Workload
+    others: list[int]
+    ends: bool
 
 
 class Ledger:
@@ -29,13 +45,16 @@ class Ledger:
 
     Parameters
     ----------
-    batches : what each data server has.
+    batches : what each part of the data has, in order.
     passes : epochs.
     evaluate_every : epochs from one evaluation to the next; 0: only after the last.
     seed : of the order of batches.
-    workers : how many there are; a worker gets about 8 workloads an epoch, or smaller ones if `delay` asks for it.
+    workers : how many there are; a worker gets about 8 workloads an epoch, or smaller ones if `delay` asks for it. It
+        may be changed at any time.
     delay : train batches that may be unfinished when another is handed out (the bounded delay of Li et al. 2014,
         section 3.5, with a batch as the task); None: any number. It may be changed at any time.
+    share : of an epoch's batches; when they are done it is over, and what is left of it is not waited for (Chilimbi et
+        al. 2014, section 2.2).
     progress : what `progress` gave when a checkpoint was written, to go on from there.
     """
 
@@ -47,22 +66,24 @@ class Ledger:
         seed: int,
         workers: int,
         delay: int | None = None,
+        share: float = 1.0,
         progress: dict[str, Any] | None = None,
     ) -> None:
         self.delay = delay
+        self.workers = workers
         self.epoch = 0
         self.evaluating = False
         self._batches = batches
         self._passes = passes
         self._every = evaluate_every
         self._seed = seed
-        self._workers = workers
-        self._size = max(1, min(MOST_BATCHES, sum(b.train for b in batches) // (workers * WORKLOADS_PER_WORKER)))
-        self._queues: dict[int, deque[int]] = {}  # of the newest stage: the batches left, by data server
-        self._given: dict[int, Workload] = {}
-        self._out = 0  # train batches handed out and not done
-        self._numbers = 0
-        self._left: dict[tuple[int, bool], int] = {}  # batches not done, by epoch and whether they are trained on
+        train = sum(b.train for b in batches)
+        self._size = max(1, min(MOST_BATCHES, train // (workers * WORKLOADS_PER_WORKER)))
+        self._spared = train - ceil(share * train)  # batches of an epoch that need not be done
+        self._queues: dict[int, deque[int]] = {}  # of the newest stage: the batches left, by part
+        self._outstanding = Outstanding()
+        self._out = 0  # train batches handed out and not done, of epochs that are not over
+        self._left: dict[tuple[int, bool], int] = {}  # batches waited for, by epoch and whether they are trained on
         self._done: dict[int, list[np.ndarray[Any, np.dtype[np.bool_]]]] = {}
         self._evaluated: set[int] = set()
         if progress is not None:
@@ -80,11 +101,11 @@ class Ledger:
 
     @property
     def finished_epochs(self) -> int:
-        """Epochs of which every workload is done."""
+        """Epochs that are over."""
         return min((epoch for epoch, train in self._left if train), default=self.epoch + 1) - 1
 
     def progress(self) -> dict[str, Any]:
-        """What is done, as JSON has it: whole epochs; of those begun a bit for every batch, by data server, in hex."""
+        """What is done, as JSON has it: whole epochs; of those begun a bit for every batch, by part, in hex."""
         return {
             "epochs": self.finished_epochs,
             "done": {
@@ -96,8 +117,11 @@ class Ledger:
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
-    def next(self) -> Workload | None:
-        """The next workload, or None while there is none to give."""
+    def next(self, worker: int, now: float) -> Workload | None:
+        """The next workload for a worker, or None while there is none to give; what a lost worker had comes first."""
+        return self._outstanding.again(worker, now) or self._fresh(worker, now)
+
+    def _fresh(self, worker: int, now: float) -> Workload | None:
         if not self._queues:
             self._fill()
         if not self._queues:
@@ -106,17 +130,22 @@ class Ledger:
         most = self._most() if train else self._size
         if most < 1:
             return None
-        data_server = max(self._queues, key=lambda rank: (len(self._queues[rank]), -rank))
-        queue = self._queues[data_server]
+        part = max(self._queues, key=lambda part: (len(self._queues[part]), -part))
+        queue = self._queues[part]
         batches = [queue.popleft() for _ in range(min(most, len(queue)))]
         if not queue:
-            del self._queues[data_server]
-        self._numbers += 1
-        workload = Workload(self._numbers, self.epoch, train, data_server, batches)
-        self._given[workload.number] = workload
+            del self._queues[part]
         if train:
             self._out += len(batches)
-        return workload
+        return self._outstanding.give(worker, self.epoch, train, part, batches, now)
+
+    def late(self, worker: int, now: float) -> Late | None:
+        """What runs late, handed out a second time to a worker for which there is nothing else."""
+        return self._outstanding.late(worker, now)
+
+    def late_at(self, now: float) -> float | None:
+        """When the next workload will run late that does not now."""
+        return self._outstanding.late_at(now)
 
     @property
     def has_rows_left(self) -> bool:
@@ -127,43 +156,61 @@ class Ledger:
         """How many batches a workload may have now: with a bound on the delay about two for each worker are out."""
         if self.delay is None:
             return self._size
-        share = max(1, (self.delay + 1) // (2 * self._workers))
+        share = max(1, (self.delay + 1) // (2 * max(1, self.workers)))
         return min(self._size, share, self.delay + 1 - self._out)
 
     @property
     def over(self) -> bool:
-        """Whether every workload of the job is done."""
+        """Whether there is nothing in the job that anyone need do, or do again."""
         return self.epoch >= self._passes and not self._left and not self._evaluation_due(self.epoch)
-
-    def done(self, number: int) -> Workload | None:
-        """Cross a finished workload off; None when it was crossed off before."""
-        workload = self._given.pop(number, None)
-        if workload is None:
-            return None
-        stage = (workload.epoch, workload.train)
-        self._left[stage] -= len(workload.batches)
-        if workload.train:
-            self._out -= len(workload.batches)
-            self._done[workload.epoch][self._position(workload.data_server)][workload.batches] = True
-        if self._left[stage] == 0:
-            del self._left[stage]
-            self._done = {epoch: done for epoch, done in self._done.items() if epoch > self.finished_epochs}
-            if not workload.train:
-                self.evaluating = False
-        return workload
-
-    def _position(self, data_server: int) -> int:
-        """A data server's place among all: what stays when a job goes on with other ranks."""
-        return next(i for i, batches in enumerate(self._batches) if batches.data_server == data_server)
 
     @property
     def under_way(self) -> bool:
-        """Whether any workload is out and not done."""
-        return bool(self._given)
+        """Whether a worker has any workload."""
+        return bool(self._outstanding)
 
-    def stage_is_done(self, workload: Workload) -> bool:
-        """Whether no workload of this one's epoch, and of its kind, is left."""
-        return (workload.epoch, workload.train) not in self._left
+    # --- done -------------------------------------------------------------------------------------------------------
+
+    def done(self, worker: int, number: int, now: float) -> Done | None:
+        """Cross off a workload that a worker has finished; None when it was crossed off before."""
+        found = self._outstanding.done(worker, number, now)
+        return self._count(*found) if found is not None else None
+
+    def _count(self, workload: Workload, others: list[int]) -> Done:
+        stage = (workload.epoch, workload.train)
+        if stage not in self._left:
+            return Done(workload, others, False)
+        self._left[stage] -= len(workload.batches)
+        if workload.train:
+            self._out -= len(workload.batches)
+            self._done[workload.epoch][workload.part][workload.batches] = True
+        ends = self._left[stage] <= 0
+        if ends:
+            self._end(*stage)
+        return Done(workload, others, ends)
+
+    def _end(self, epoch: int, train: bool) -> None:
+        """A stage is over; of its batches those that are spared may be anywhere."""
+        del self._left[epoch, train]
+        abandoned = self._outstanding.close(epoch, train)
+        if train:
+            self._out -= abandoned
+            if epoch == self.epoch and not self.evaluating:
+                self._queues.clear()
+        else:
+            self.evaluating = False
+        self._done = {epoch: done for epoch, done in self._done.items() if epoch > self.finished_epochs}
+
+    def lost(self, worker: int, now: float, again: bool = True) -> list[Done]:
+        """A worker is gone: what it had will be handed out again; or, of an epoch, counts as done."""
+        left = self._outstanding.lost(worker)
+        return [] if again else [done for each in left if each.train and (done := self.done(worker, each.number, now))]
+
+    def owed(self, worker: int) -> tuple[int, int]:
+        """Of the workloads that a worker has left: how many nobody has taken on, and how many are not done."""
+        return self._outstanding.owed(worker)
+
+    # --- stages -----------------------------------------------------------------------------------------------------
 
     def _evaluation_due(self, epoch: int) -> bool:
         if epoch == 0 or epoch in self._evaluated or not any(b.test for b in self._batches):
@@ -189,19 +236,21 @@ class Ledger:
         order = np.random.default_rng([self._seed, epoch])
         if train and epoch not in self._done:
             self._done[epoch] = [np.zeros(b.train, np.bool_) for b in self._batches]
-        for position, batches in enumerate(self._batches):
+        for batches in self._batches:
             if train:
                 numbers = order.permutation(batches.train)
-                numbers = numbers[~self._done[epoch][position][numbers]]
+                numbers = numbers[~self._done[epoch][batches.part][numbers]]
             else:
                 numbers = batches.train + np.arange(batches.test)
             if numbers.size:
-                self._queues[batches.data_server] = deque(numbers.tolist())
-        left = sum(len(queue) for queue in self._queues.values())
-        if left:
+                self._queues[batches.part] = deque(numbers.tolist())
+        left = sum(len(queue) for queue in self._queues.values()) - (self._spared if train else 0)
+        if left > 0:
             self._left[epoch, train] = left
-        elif not train:
-            self.evaluating = False
+        else:
+            self._queues.clear()
+            if not train:
+                self.evaluating = False
 
 
 class Rounds:
@@ -209,36 +258,53 @@ class Rounds:
 
     Parameters
     ----------
-    batches : what each data server has.
+    batches : what each part of the data has, in order.
     """
 
     def __init__(self, batches: list[Batches]) -> None:
         self.round = 0
         self._all = [
-            (b.data_server, list(range(b.train + i, b.train + min(i + MOST_BATCHES, b.test))))
+            (b.part, list(range(b.train + i, b.train + min(i + MOST_BATCHES, b.test))))
             for b in batches
             for i in range(0, b.test, MOST_BATCHES)
         ]
         self._queue: deque[tuple[int, list[int]]] = deque()
-        self._given: dict[int, Workload] = {}
-        self._numbers = 0
+        self._outstanding = Outstanding()
+        self._left = 0  # workloads of the round that are not done
 
-    def next(self) -> Workload | None:
-        """The next workload, or None while the last of a round are under way."""
+    def next(self, worker: int, now: float) -> Workload | None:
+        """The next workload for a worker, or None while the last of a round are under way."""
+        again = self._outstanding.again(worker, now)
+        if again is not None:
+            return again
         if not self._queue:
-            if self._given or not self._all:
+            if self._left or not self._all:
                 return None
             self.round += 1
             self._queue.extend(self._all)
-        self._numbers += 1
-        workload = Workload(self._numbers, self.round, False, *self._queue.popleft())
-        self._given[workload.number] = workload
-        return workload
+            self._left = len(self._all)
+        return self._outstanding.give(worker, self.round, False, *self._queue.popleft(), now)
 
-    def done(self, number: int) -> Workload | None:
-        """Cross a finished workload off; None when it was crossed off before."""
-        return self._given.pop(number, None)
+    def late(self, worker: int, now: float) -> Late | None:
+        """As `Ledger.late`."""
+        return self._outstanding.late(worker, now)
 
-    def stage_is_done(self, workload: Workload) -> bool:
-        """Whether the round is over."""
-        return not self._given and not self._queue
+    def late_at(self, now: float) -> float | None:
+        """As `Ledger.late_at`."""
+        return self._outstanding.late_at(now)
+
+    def done(self, worker: int, number: int, now: float) -> Done | None:
+        """As `Ledger.done`."""
+        found = self._outstanding.done(worker, number, now)
+        if found is None:
+            return None
+        self._left -= 1
+        return Done(*found, self._left == 0)
+
+    def lost(self, worker: int) -> None:
+        """A worker is gone: what it had will be handed out again."""
+        self._outstanding.lost(worker)
+
+    def owed(self, worker: int) -> tuple[int, int]:
+        """As `Ledger.owed`."""
+        return self._outstanding.owed(worker)

@@ -69,6 +69,10 @@ class Saving:
         """Whether the last generation takes too long."""
         return self._last and self.missing is not None and now - self.started > LAST_SAVE_SECONDS
 
+    def viewed(self, servers: Sequence[int]) -> None:
+        """Other servers write the next one."""
+        self._servers = servers
+
     def written(self, server: int, generation: int, error: str | None) -> bool:
         """A server has written its part, or says why not; True when it was the last to do so."""
         if self.missing is None or generation != self.generation:

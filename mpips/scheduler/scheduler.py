@@ -5,59 +5,25 @@ ends the job: when the work is done, when someone asks, or when something is wro
 what to do.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpips import messages as m
-from mpips.metrics import Evaluation
 from mpips.plan import Plan
-from mpips.scheduler.delays import Delays
-from mpips.scheduler.ledger import Batches, Ledger, Rounds
+from mpips.scheduler.effects import Complete, Effect, Effects, End
+from mpips.scheduler.evaluations import Evaluations
+from mpips.scheduler.membership import BeyondRedundancy, Membership
+from mpips.scheduler.places import Places
+from mpips.scheduler.recoveries import Recoveries
 from mpips.scheduler.saving import Next, Saving
-from mpips.scheduler.sums import Sums
+from mpips.scheduler.startup import Resume, StartUp
+from mpips.scheduler.sums import Reply, Sums
 from mpips.scheduler.tally import Tally
 from mpips.scheduler.view import MAIN, View
-from mpips.table import TableSpec
+from mpips.scheduler.work import Work
 
 DRAIN_SECONDS = 5.0
 OF_A_PASS = ("pass", "active")  # figures that say nothing of the result
-
-
-class Send(NamedTuple):
-    """Send a message."""
-
-    dest: int
-    message: m.Message
-
-
-class Log(NamedTuple):
-    """Write an event to the log of the run."""
-
-    event: dict[str, Any]
-
-
-class Complete(NamedTuple):
-    """Every server has written its part: complete the generation, and call `Scheduler.completed`."""
-
-    generation: int
-    tables: list[TableSpec]
-    progress: dict[str, Any]
-
-
-class End(NamedTuple):
-    """The job is over: "finished", "failed" or "interrupted"."""
-
-    exit: str
-    reason: str
-
-
-class Resume(NamedTuple):
-    """A generation to go on from."""
-
-    path: str
-    progress: dict[str, Any]
-
-
-Effect = Send | Log | Complete | End
+OF_WORKERS = (m.WorkRequest, m.WorkDone, m.Sum, m.Report, m.Finished)
 
 
 class Scheduler:
@@ -69,36 +35,32 @@ class Scheduler:
     plan : what the job is.
     resume : generations to go on from, the best first; empty to start afresh.
     generation : number of the first generation to write.
+
+    Attributes
+    ----------
+    results : what the main group's programs returned, by identity.
+    metrics : the last figures of evaluations and programs.
+    tally : what the workers have done.
+    began : whether the workers have been told to begin.
     """
 
     def __init__(self, view: View, plan: Plan, resume: list[Resume], generation: int) -> None:
-        self.effects: list[Effect] = []
         self.results: dict[int, Any] = {}
         self.metrics: dict[str, float] = {}
-        self.hellos: dict[int, m.Hello] = {}
-        self.tally = Tally()
-        self._delays = Delays(plan, len(view.groups[MAIN]))
+        self.tally = Tally(plan.epoch_share)
+        self.began = False
         self._view = view
         self._plan = plan
-        self._resume = resume
-        self._data: dict[int, m.DataReady] = {}
-        self._tables: list[TableSpec] = []
-        self._awaited: set[int] = set()
-        self._restore_errors: list[str] = []
-        self._created = False
-        self._lost_spares: set[int] = set()
-        self._ledger: Ledger | None = None
+        self._effects = Effects()
+        self._membership = Membership(view, plan)
+        self._recoveries = Recoveries(self._effects)
+        self._startup = StartUp(plan, resume, self._effects)
+        self._places = Places(view)
+        self._work = Work(plan, view, self._places, self.tally, self._effects)
+        self._evaluations = Evaluations(plan.model, self._effects)
+        self._sums = Sums(self._places)
         self._passes = 0  # of a solver that keeps its rows
-        self._rounds: dict[str, Rounds] = {}
-        self._hungry: list[int] = []
-        self._dealt = 0  # workloads of rows that workers keep
-        self._have_rows: set[int] = set()  # workers that have all theirs
-        self._places = {worker: place for place, worker in enumerate(view.groups[MAIN])}
-        self._sums = Sums(view.groups)
         self._conducted = plan.conduct is None
-        self.began = False
-        self._evaluations: dict[str, Evaluation] = {}
-        self._measuring: tuple[int, Evaluation, set[int], dict[str, int]] | None = None
         self._saving = Saving(view.servers, plan.save_every, generation)
         self._save_progress: dict[str, Any] = {}
         self._ending: End | None = None
@@ -117,17 +79,46 @@ class Scheduler:
             m.Measured: self._measured,
             m.Saved: self._saved,
             m.Note: self._note,
+            m.ViewTaken: self._view_taken,
+            m.CopiesWhole: self._copies_whole,
+            m.Drained: self._drained,
+            m.Resumed: self._resumed,
             m.Failed: self._failed,
         }
 
-    def kinds(self) -> list[type[m.Message]]:
-        """The message types that `handle` takes."""
-        return list(self._handlers)
+    @property
+    def view(self) -> View:
+        """Who does what."""
+        return self._view
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What is to be done; whoever does it leaves an empty list."""
+        return self._effects.wanted
+
+    @effects.setter
+    def effects(self, wanted: list[Effect]) -> None:
+        self._effects.wanted = wanted
+
+    @property
+    def hellos(self) -> dict[int, m.Hello]:
+        """Of the ranks that are there."""
+        return self._startup.hellos
 
     def handle(self, source: int, message: m.Message, now: float) -> None:
-        """Take a message in."""
-        if not self._over:
+        """Take a message in; what a worker says that is none any more goes unheard."""
+        if not self._over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
             self._handlers[type(message)](source, message, now)
+            if self._recoveries.under_way():
+                self._recover(source, message)
+
+    def due(self, now: float) -> bool:
+        """Whether `tick` would do anything."""
+        if self._over:
+            return False
+        reports = self.began and self._ending is None and self.tally.due(now)
+        drained = self._drained_by is not None and now >= self._drained_by
+        return reports or drained or self._saving.due(now) or self._saving.overdue(now) or self._work.due(now)
 
     def tick(self, now: float) -> None:
         """Take notice of the time."""
@@ -135,6 +126,8 @@ class Scheduler:
             return
         if self.began and self._ending is None and self.tally.due(now):
             self._report(now)
+        if self._work.due(now):
+            self._work.feed(now)
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
         if self._saving.due(now):
@@ -150,11 +143,17 @@ class Scheduler:
         if self._over:
             return
         self._log("lost", rank=rank, role=role)
-        if role == "spare":
-            self._lost_spares.add(rank)
-            self._create(now)
+        recovery = self._recoveries.detected(rank, role)
+        try:
+            text = self._membership.lost(rank)
+        except BeyondRedundancy as problem:
+            self._stop(End("failed", f"rank {rank} ({role} on {host}) died: {problem}"), now, save=role != "server")
             return
-        self._stop(End("failed", f"rank {rank} ({role} on {host}) died"), now, save=role != "server")
+        self._recoveries.viewed(recovery, self._membership.view.number, text)
+        self._change_view(now)
+        if role == "spare":
+            self._recoveries.goes_on(recovery)
+            self._recoveries.whole(recovery)
 
     def interrupt(self, reason: str, now: float) -> None:
         """Someone wants the job to end: with a checkpoint."""
@@ -164,6 +163,56 @@ class Scheduler:
         """Something is wrong here: end the job, with a checkpoint if there is anything to save."""
         self._stop(End("failed", reason), now)
 
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def _view_taken(self, source: int, message: m.ViewTaken, now: float) -> None:
+        self._membership.taken(source, message.number)
+        self._change_view(now)
+
+    def _copies_whole(self, source: int, message: m.CopiesWhole, now: float) -> None:
+        self._membership.copies_whole(source, message.number)
+        self._change_view(now)
+
+    def _drained(self, source: int, message: m.Drained, now: float) -> None:
+        self._membership.drained(source, message.number)
+        self._change_view(now)
+
+    def _resumed(self, source: int, message: m.Resumed, now: float) -> None:
+        self._recoveries.resumed(message.number)
+
+    def _change_view(self, now: float) -> None:
+        """Carry out what membership wants; its view is in force from now on."""
+        messages, self._membership.messages = self._membership.messages, []
+        for dest, message in messages:
+            self._send(dest, message)
+        old, new = self._view, self._membership.view
+        if new is old:
+            return
+        self.viewed(old, new, now)
+        if self._membership.settled:
+            for recovery in self._recoveries.under_way():
+                if recovery.role == "server" and recovery.view < new.number:
+                    self._recoveries.whole(recovery)
+
+    def _recover(self, source: int, message: m.Message) -> None:
+        """See whether what was lost is made up for."""
+        for recovery in self._recoveries.under_way():
+            if recovery.role == "worker":
+                waiting, undone = self._work.owed(recovery.rank)
+                program = self._plan.data is None or self._plan.keeps_rows
+                if program and not (isinstance(message, m.ViewTaken) and message.number >= recovery.view):
+                    continue
+            elif recovery.role == "scheduler":
+                waiting = undone = 0 if isinstance(message, m.WorkRequest | m.WorkDone | m.ViewTaken) else 1
+            elif recovery.role == "data server":
+                waiting = undone = 0 if isinstance(message, m.DataReady) else 1
+            else:
+                continue
+            if not waiting and not recovery.goes_on:
+                self._recoveries.goes_on(recovery)
+            if not undone and recovery.goes_on:
+                self._recoveries.whole(recovery)
+
     # --- up ---------------------------------------------------------------------------------------------------------
 
     def _hello(self, source: int, message: m.Hello, now: float) -> None:
@@ -171,157 +220,88 @@ class Scheduler:
         self._create(now)
 
     def _data_ready(self, source: int, message: m.DataReady, now: float) -> None:
-        self._data[source] = message
-        self.tally.rows += message.train_rows
-        skipped = f", {message.skipped} malformed lines skipped" if message.skipped else ""
-        rows = f"{message.train_rows:,} training and {message.test_rows:,} test rows"
-        self._log("note", text=f"data server {source}: {rows}, {message.features:,} features{skipped}")
+        self._startup.data_ready(source, message)
         self._create(now)
 
     def _create(self, now: float) -> None:
-        expected = set(self._view.data_servers) if self._plan.data is not None else set()
-        present = self._lost_spares.union(self.hellos)
-        if self._created or len(present) < len(self._view.nodes) or set(self._data) != expected or self._ending:
-            return
-        if self._data and not sum(data.train for data in self._data.values()):
-            self.fail("the data have no training row", now)
-            return
-        features = max((data.features for data in self._data.values()), default=0)
-        self._created = True
-        self._tables = self._plan.tables(features)
-        self._ask_servers(now)
-
-    def _ask_servers(self, now: float) -> None:
-        restore = self._resume[0].path if self._resume else None
-        self._awaited = set(self._view.servers)
-        for server in self._view.servers:
-            self._send(server, m.CreateTables(self._tables, restore))
+        problem = self._startup.go_on(self._view) if self._ending is None else None
+        if problem is not None:
+            self.fail(problem, now)
+        self._membership.tables = self._startup.tables
 
     def _tables_ready(self, source: int, message: m.TablesReady, now: float) -> None:
-        self._awaited.discard(source)
-        if message.error is not None:
-            self._restore_errors.append(message.error)
-        if self._awaited or self._ending:
-            return
-        if self._restore_errors:
-            error, self._restore_errors = self._restore_errors[0], []
-            if len(self._resume) > 1:
-                self._resume = self._resume[1:]
-                self._log("note", text=f"{error}; going back to {self._resume[0].path}")
-                self._ask_servers(now)
-            else:
-                self._stop(End("failed", error), now, save=False)
-            return
-        if self._plan.data is not None:
-            batches = [Batches(rank, data.train, data.test) for rank, data in sorted(self._data.items())]
-            self._ledger = Ledger(
-                batches,
-                1 if self._plan.keeps_rows else self._plan.passes,
-                self._plan.evaluate_every,
-                self._plan.seed,
-                len(self._view.groups[MAIN]),
-                None if self._plan.keeps_rows else self._delays.delay,
-                self._resume[0].progress if self._resume and not self._plan.keeps_rows else None,
-            )
-            self._rounds = {name: Rounds(batches) for name in self._view.groups if name != MAIN}
-        if self._resume:
-            self._log("note", text=f"resumed from {self._resume[0].path}")
+        self._go_on(self._startup.tables_ready(source, message, self._view), now)
+
+    def _go_on(self, problem: str | None, now: float) -> None:
+        """Begin, if the tables are made; or end, if there is a problem with them."""
+        if problem is not None:
+            self._stop(End("failed", problem), now, save=False)
+        elif self._startup.complete and not self.began and self._ending is None:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        resumed = self._startup.resumed
         self.began = True
+        self.tally.rows = self._startup.rows
         self.tally.begin(now)
-        self._delays.begin(now)
+        self._work.begin(self._startup.batches, resumed.progress if resumed else None, now)
         if self._plan.saves:
             self._saving.begin_periods(now)
+        if resumed:
+            self._log("note", text=f"resumed from {resumed.path}")
         self._log("training")
-        groups = next((data.groups for _, data in sorted(self._data.items())), [])
         for worker in self._view.workers:
-            self._send(worker, m.Begin(self._tables, groups))
+            self._tell_to_begin(worker)
+
+    def _tell_to_begin(self, worker: int) -> None:
+        self._send(worker, m.Begin(self._startup.tables, self._startup.groups, self._places.of(worker)))
 
     # --- work -------------------------------------------------------------------------------------------------------
 
+    def viewed(self, old: View, new: View, now: float) -> None:
+        """Take notice of a view that is in force now, perhaps with other workers."""
+        self._view = new
+        self._places.viewed(new)
+        if len(new.groups[MAIN]) == len(old.groups[MAIN]):  # whoever is new returns a result, too
+            self.results = {place: self.results[place] for place in self.results if place in new.identities[MAIN]}
+        self._create(now)
+        self._go_on(self._startup.viewed(old, new), now)
+        self._saving.viewed(new.servers)
+        if old.servers != new.servers and self._saving.missing is not None:
+            self.completed("the servers have changed", now)
+        self._reply(self._sums.viewed())
+        if self.began and self._ending is None:
+            for worker in [worker for worker in new.workers if worker not in old.workers]:
+                self._tell_to_begin(worker)
+                if worker in new.groups[MAIN] and self._plan.delay_of(MAIN) is not None:
+                    self._send(worker, m.SetDelay(self._work.delays.delay))
+            self._evaluations.viewed(old, new)
+        self._work.viewed(old, new, now)
+        self._conclude(now)
+
     def _work_request(self, source: int, message: m.WorkRequest, now: float) -> None:
-        self._hungry.append(source)
-        self._feed(now)
-
-    def _feed(self, now: float) -> None:
-        if self._ledger is None or self._ending is not None:
-            return
-        still_hungry: list[int] = []
-        for worker in sorted(self._hungry, key=self._turns) if self._plan.keeps_rows else self._hungry:
-            answer = self._work_for(worker)
-            if answer is not None:
-                self._send(worker, answer)
-            else:
-                still_hungry.append(worker)
-        self._hungry = still_hungry
-
-    def _turns(self, worker: int) -> int:
-        """How many workers of the main group have their turn before this one."""
-        return (self._places.get(worker, self._dealt) - self._dealt) % len(self._places)
-
-    def _work_for(self, worker: int) -> m.Workload | m.NoMoreWork | None:
-        """What a worker that asks for work gets now, if anything.
-
-        Rows that workers keep are dealt out in turn, so that each has the same in every run, however long messages
-        take. No more work, said once, ends the rows; said again, the evaluation.
-        """
-        assert self._ledger is not None
-        if worker not in self._places:
-            return self._rounds[self._view.group_of(worker)].next()
-        if self._plan.keeps_rows and worker not in self._have_rows:
-            if not self._ledger.has_rows_left:
-                self._have_rows.add(worker)
-                return m.NoMoreWork()
-            if self._turns(worker):
-                return None
-            self._dealt += 1
-        return self._ledger.next() or (m.NoMoreWork() if self._ledger.over else None)
+        self._work.request(source, now)
 
     def _work_done(self, source: int, message: m.WorkDone, now: float) -> None:
-        if self._ledger is None:
+        done = self._work.done(source, message, now)
+        if done is None:
             return
-        group = self._view.group_of(source)
-        if group != MAIN:
-            self._round_done(group, message, now)
-            return
-        workload = self._ledger.done(message.number)
-        if workload is None:
-            return
-        if workload.train and not self._plan.keeps_rows:
-            self.tally.add(workload.epoch, message.rows, message.loss, now)
-            self._ledger.delay = self._delays.done(
-                len(workload.batches), message.rows, message.loss, message.waited, now
-            )
-            if self._ledger.stage_is_done(workload):
-                loss = self.tally.end_epoch(workload.epoch)
-                self._log("epoch", epoch=workload.epoch, loss=loss, examples=self.tally.examples)
-        elif not workload.train:
-            self._evaluate(MAIN, message)
-            if self._ledger.stage_is_done(workload):
-                self._delays.begin(now)
-                self._measuring = (workload.epoch, self._evaluations.pop(MAIN), set(self._view.servers), {})
-                for server in self._view.servers:
-                    self._send(server, m.Measure(workload.epoch))
-        if self._drained_by is not None and not self._ledger.under_way:
+        if not done.workload.train:
+            group = self._places.group(source) or MAIN
+            self._evaluations.add(group, message)
+            if done.ends:
+                self._evaluations.end(group, done.workload.epoch, self._view)
+                if group == MAIN:
+                    self._work.delays.begin(now)
+        if self._drained_by is not None and not self._work.under_way:
             self._save_last(now)
-        self._feed(now)
-
-    def _evaluate(self, group: str, message: m.WorkDone) -> None:
-        self._evaluations.setdefault(group, Evaluation()).add(message.rows, message.loss, message.histogram)
-
-    def _round_done(self, group: str, message: m.WorkDone, now: float) -> None:
-        """A group that watches the live model has evaluated some batches."""
-        workload = self._rounds[group].done(message.number)
-        if workload is None:
-            return
-        self._evaluate(group, message)
-        if self._rounds[group].stage_is_done(workload):
-            found = self._evaluations.pop(group)
-            figures = {"rows": found.rows, "auc": found.auc, "logloss": found.logloss}
-            self._log("live evaluation", group=group, round=workload.epoch, **figures)
-        self._feed(now)
+        self._work.feed(now)
 
     def _sum(self, source: int, message: m.Sum, now: float) -> None:
-        for worker, reply in self._sums.add(self._view.group_of(source), source, message):
+        self._reply(self._sums.add(self._places.group(source) or MAIN, source, message))
+
+    def _reply(self, replies: list[Reply]) -> None:
+        for worker, reply in replies:
             self._send(worker, reply)
 
     def _figures(self, source: int, message: m.Report, now: float) -> None:
@@ -330,32 +310,22 @@ class Scheduler:
         if "pass" in message.figures:
             self._passes = int(message.figures["pass"])
             self.tally.passed(self._passes, now)
-        if "objective" in message.figures and self._delays.reported(message.figures["objective"], message.idle):
+        delays = self._work.delays
+        if "objective" in message.figures and delays.reported(message.figures["objective"], message.idle):
             for worker in self._view.groups[MAIN]:
-                self._send(worker, m.SetDelay(self._delays.delay))
+                self._send(worker, m.SetDelay(delays.delay))
         self._log("report", **message.figures)
 
     def _measured(self, source: int, message: m.Measured, now: float) -> None:
-        if self._measuring is None or self._measuring[0] != message.epoch:
-            return
-        epoch, evaluation, missing, nonzeros = self._measuring
-        missing.discard(source)
         self.tally.traffic[source] = message.traffic
-        for table, count in message.nonzeros.items():
-            nonzeros[table] = nonzeros.get(table, 0) + count
-        if not missing:
-            self._measuring = None
-            count = nonzeros.get(self._plan.model or "", 0)
-            figures = {"auc": evaluation.auc, "logloss": evaluation.logloss, "nonzeros": count}
-            self.metrics.update(figures)
-            self._log("evaluation", epoch=epoch, rows=evaluation.rows, **figures)
-            self._conclude(now)
+        self.metrics.update(self._evaluations.measured(source, message))
+        self._conclude(now)
 
     def _finished(self, source: int, message: m.Finished, now: float) -> None:
         self.tally.traffic[source] = message.traffic
-        if source in self._view.groups[MAIN]:
+        if self._places.group(source) == MAIN:
             self.tally.idle[source] = message.idle
-            self.results[source] = message.result
+            self.results[self._places.of(source)] = message.result
         self._conclude(now)
 
     def conducted(self, now: float) -> None:
@@ -364,8 +334,8 @@ class Scheduler:
         self._conclude(now)
 
     def _conclude(self, now: float) -> None:
-        finished = len(self.results) == len(self._view.groups[MAIN])
-        if finished and self._measuring is None and self._conducted:
+        finished = self.results.keys() >= self._places.workers(MAIN).keys()
+        if finished and not self._evaluations.measuring and self._conducted:
             self._stop(End("finished", "all work is done"), now)
 
     def _load(self, source: int, message: m.Load, now: float) -> None:
@@ -379,17 +349,17 @@ class Scheduler:
         self._stop(End("failed", message.reason), now)
 
     def _report(self, now: float) -> None:
-        finished = self._ledger.finished_epochs if self._ledger is not None else 0
-        epoch = min((self._passes if self._plan.keeps_rows else finished) + 1, self._plan.passes)
+        epochs = self._passes if self._plan.keeps_rows else self._work.finished_epochs
+        epoch = min(epochs + 1, self._plan.passes)
         workers = self._view.groups[MAIN]
         fields = self.tally.report(epoch, self._plan.passes, self._view.servers, workers, now)
-        self._log("progress", delay=self._delays.delay, **fields)
+        self._log("progress", delay=self._work.delays.delay, **fields)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save(self, now: float) -> None:
         self._save_progress = {
-            **(self._ledger.progress() if self._ledger is not None else {}),
+            **self._work.progress(),
             "examples": self.tally.examples,
         }
         generation = self._saving.begin(now)
@@ -402,7 +372,7 @@ class Scheduler:
         if self._saving.error is not None:
             self.completed(self._saving.error, now)
         else:
-            self.effects.append(Complete(self._saving.generation, self._tables, self._save_progress))
+            self.effects.append(Complete(self._saving.generation, self._startup.tables, self._save_progress))
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""
@@ -431,10 +401,11 @@ class Scheduler:
                 self._end()
             return
         self._ending = end
+        self._work.stopped = True
         self._log("stopping", exit=end.exit, reason=end.reason)
         if not (save and self._plan.saves and self.began):
             self._end()
-        elif end.exit == "interrupted" and self._ledger is not None and self._ledger.under_way:
+        elif end.exit == "interrupted" and self._work.under_way:
             self._drained_by = now + DRAIN_SECONDS  # what is under way would be run again after a restart
         else:
             self._save_last(now)
@@ -450,13 +421,14 @@ class Scheduler:
         if problem is not None:
             end = End("failed", problem if end.exit == "finished" else f"{end.reason}; {problem}")
         self._over = True
-        self.effects.append(Log({"event": "end", "exit": end.exit, "reason": end.reason}))
-        for rank in range(len(self._view.nodes)):
-            self._send(rank, m.Stop(end.exit, end.reason))
+        self._log("end", exit=end.exit, reason=end.reason)
         self.effects.append(end)
+        last = [*self._view.standbys, self._view.scheduler]  # as long as they live, they see to it that all are told
+        for rank in [*(rank for rank in range(len(self._view.nodes)) if rank not in last), *last]:
+            self._send(rank, m.Stop(end.exit, end.reason))
 
     def _send(self, dest: int, message: m.Message) -> None:
-        self.effects.append(Send(dest, message))
+        self._effects.send(dest, message)
 
     def _log(self, event: str, **fields: Any) -> None:
-        self.effects.append(Log({"event": event, **fields}))
+        self._effects.log(event, **fields)

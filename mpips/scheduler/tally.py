@@ -12,6 +12,10 @@ REPORT_SHARE = 0.05  # … and as a share of the time so far: a short run has a 
 class Tally:
     """Counts examples and losses, by epoch and since the last report.
 
+    Parameters
+    ----------
+    share : of an epoch that is waited for.
+
     Attributes
     ----------
     examples : rows trained on, over all epochs.
@@ -22,13 +26,14 @@ class Tally:
     traffic : bytes that each rank has sent to other nodes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 1.0) -> None:
         self.examples = 0
         self.rows = 0
         self.seconds = 0.0
         self.loads: dict[int, Load] = {}
         self.idle: dict[int, float] = {}
         self.traffic: dict[int, Traffic] = {}
+        self._share = share
         self._began = self._since = 0.0
         self._recent_rows, self._recent_loss = 0, 0.0
         self._epochs: dict[int, tuple[int, float]] = {}
@@ -85,7 +90,7 @@ class Tally:
         if waits:
             fields["idle"] = round(sum(waits) / len(waits), 4)
         if self.rows:
-            fields["share"] = self.examples / (self.rows * epochs)
+            fields["share"] = min(1.0, self.examples / (self.rows * epochs * self._share))
         if self._recent_loss:  # a batch solver has an objective instead
             fields["loss"] = self._recent_loss / self._recent_rows
         self._since, self._recent_rows, self._recent_loss = now, 0, 0.0

@@ -55,7 +55,8 @@ class View(msgspec.Struct, frozen=True):
     standbys : ranks that mirror the scheduler's log; the first that lives follows it.
     ring, target : servers by their place on the ring, as copies are, and as they will be.
     parts : the rank that serves each part of the data.
-    groups : the ranks of each group of workers.
+    groups : the ranks of each group of workers, by their place in it.
+    identities : under which each of these places pushes: the rank that had it first.
     spares : ranks that wait for a role.
     lost : ranks that are dead, or were sent away.
     replicas : copies of a shard besides the one at its head, as far as there are servers for them.
@@ -69,6 +70,7 @@ class View(msgspec.Struct, frozen=True):
     target: dict[int, int]
     parts: list[int]
     groups: dict[str, list[int]]
+    identities: dict[str, list[int]]
     spares: list[int]
     lost: list[int]
     replicas: int
@@ -212,6 +214,7 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
         target=dict(ring),
         parts=data_servers,
         groups=members,
+        identities={name: list(ranks) for name, ranks in members.items()},
         spares=spares,
         lost=[],
         replicas=replicas,

@@ -54,14 +54,24 @@ class Aggregate:
     workers : whose pushes make a step, in the order in which they are summed.
     apply : called with (lo, hi, keys or None, values) of a sum, applies it by the table's update rule; an
         `mpips.Error` that it raises goes to every part's `done`.
+    applied : called with (step, lo, hi, keys or None, then) after that; calls `then` when every part is `done`.
+
+    Attributes
+    ----------
+    workers : the same, as the keys of a dictionary.
     """
 
     def __init__(
-        self, spec: TableSpec, workers: Sequence[int], apply: Callable[[int, int, Array | None, Array], None]
+        self,
+        spec: TableSpec,
+        workers: Sequence[int],
+        apply: Callable[[int, int, Array | None, Array], None],
+        applied: Callable[[int, int, int, Array | None, Callable[[], None]], None],
     ) -> None:
         self._spec = spec
-        self._workers = dict.fromkeys(workers)  # in their order, and quick to look up among a thousand
+        self.workers = dict.fromkeys(workers)  # in their order, and quick to look up among a thousand
         self._apply = apply
+        self._applied = applied
         self._pending: dict[int, dict[int, Part]] = {}
         no_keys, no_rows = np.empty(0, np.uint64), np.empty((0, spec.width), spec.dtype)
         # compiled, or loaded, before the first step has to wait for it
@@ -76,10 +86,10 @@ class Aggregate:
             for a worker that is not one of this table's, or a part that covers something else than those of the other
             workers; nothing is changed.
         """
-        if worker not in self._workers:
+        if worker not in self.workers:
             raise AggregateError(
                 f'table "{self._spec.name}": the push of worker {worker} in step {step} has no place in a sum over '
-                f"the workers {', '.join(map(str, self._workers))}"
+                f"the workers {', '.join(map(str, self.workers))}"
             )
         parts = self._pending.setdefault(step, {})
         other = next((other for other in parts if other != worker), None)  # the others agree with one another
@@ -90,18 +100,28 @@ class Aggregate:
                 f"{known}; pushes that are summed must cover the same"
             )
         parts[worker] = part
-        if len(parts) == len(self._workers):
+        if len(parts) == len(self.workers):
             del self._pending[step]
-            self._finish([parts[worker] for worker in self._workers])
+            self._finish(step, [parts[worker] for worker in self.workers])
 
-    def _finish(self, parts: list[Part]) -> None:
-        error = None
+    def _finish(self, step: int, parts: list[Part]) -> None:
+        lo, hi = parts[0].lo, parts[0].hi
+
+        def done(error: Error | None = None) -> None:
+            for part in parts:
+                part.done(error)
+
         try:
-            self._apply(parts[0].lo, parts[0].hi, *self._sum(parts))
+            keys, values = self._sum(parts)
+            self._apply(lo, hi, keys, values)
         except Error as problem:
-            error = problem
-        for part in parts:
-            part.done(error)
+            done(problem)
+        else:
+            self._applied(step, lo, hi, keys, done)
+
+    def forget(self) -> None:
+        """Drop the parts that are here: their workers will send them again."""
+        self._pending.clear()
 
     def _sum(self, parts: list[Part]) -> tuple[Array | None, Array]:
         """Keys, or None, and values of ``((a + b) + c) + …``."""
@@ -119,6 +139,6 @@ class Aggregate:
     def waiting(self) -> dict[int, list[int]]:
         """The workers whose parts are missing, by step."""
         return {
-            step: [worker for worker in self._workers if worker not in parts]
+            step: [worker for worker in self.workers if worker not in parts]
             for step, parts in sorted(self._pending.items())
         }

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from mpips.errors import Error
 
+Entry = tuple[int, int, int, int]  # worker, lo, hi, step
+
 
 class ClockError(Error, ValueError):
     """A range that a clock does not have, or two clocks that are not of one table."""
@@ -47,6 +49,15 @@ class _Ranges:
             if not joins and bounds[first] == lo and bounds[last] == hi:
                 steps[first] = step
                 return
+        self._change(lo, hi, step, least=True)
+
+    def put(self, lo: int, hi: int, step: int) -> None:
+        """Make every step on ``[lo, hi)`` this one."""
+        self._change(lo, hi, step, least=False)
+
+    def _change(self, lo: int, hi: int, step: int, least: bool) -> None:
+        bounds, steps = self.bounds, self.steps
+        first, last = self.between(lo, hi)
         before, after = max(first - 1, 0), min(last + 1, len(steps))  # neighbours may become one with what changes
         new_bounds: list[int] = []
         new_steps: list[int] = []
@@ -61,7 +72,7 @@ class _Ranges:
             if start < lo:
                 put(start, old)
             if first <= i < last:
-                put(max(start, lo), max(old, step))
+                put(max(start, lo), max(old, step) if least else step)
             if bounds[i + 1] > hi:
                 put(max(start, hi), old)
         bounds[before:after] = new_bounds
@@ -132,35 +143,25 @@ class RangeClock:
 
     # --- handing over -----------------------------------------------------------------------------------------------
 
-    def entries(self) -> list[tuple[int, int, int, int]]:
-        """All that is known as (worker, lo, hi, step), sorted; `advance` by each of them makes the same clock."""
-        return [
-            (worker, lo, hi, step)
-            for worker, ranges in sorted(self._workers.items())
-            for lo, hi, step in zip(ranges.bounds, ranges.bounds[1:], ranges.steps, strict=False)
-            if step > 0
-        ]
-
-    def part(self, lo: int, hi: int) -> "RangeClock":
-        """A clock of the same positions that knows only of those in ``[lo, hi)``."""
+    def entries(self, lo: int = 0, hi: int | None = None) -> list[Entry]:
+        """All that is known of ``[lo, hi)``, sorted; `advance` by each of them makes the same clock."""
+        hi = self.size if hi is None else hi
         self._check(lo, hi)
-        part = RangeClock(self.size)
-        for worker, start, end, step in self.entries():
-            if start < hi and end > lo:
-                part.advance(worker, max(start, lo), min(end, hi), step)
-        return part
+        found = []
+        for worker, ranges in sorted(self._workers.items()):
+            first, last = ranges.between(lo, hi)
+            for i in range(first, last):
+                if ranges.steps[i] > 0:
+                    start, end = max(ranges.bounds[i], lo), min(ranges.bounds[i + 1], hi)
+                    found.append((worker, start, end, ranges.steps[i]))
+        return found
 
-    def merge(self, other: "RangeClock") -> None:
-        """Take over what another clock of this table knows: everywhere the later step.
-
-        Raises
-        ------
-        ClockError
-            when it has another number of positions.
-        """
-        if other.size != self.size:
-            raise ClockError(f"a clock of {self.size:,} positions can't be merged with one of {other.size:,}")
-        for entry in other.entries():
+    def assign(self, lo: int, hi: int, entries: Iterable[Entry]) -> None:
+        """Know of ``[lo, hi)`` what these entries say, which lie within it, and nothing else."""
+        self._check(lo, hi)
+        for ranges in self._workers.values():
+            ranges.put(lo, hi, 0)
+        for entry in entries:
             self.advance(*entry)
 
     def _check(self, lo: int, hi: int) -> None:

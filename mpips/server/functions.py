@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> Any:
-    """Run a shard function on those of the rows ``[lo, hi)`` that are held.
+    """Run a shard function on those of the rows ``[lo, hi)`` that are led.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> An
     Returns
     -------
     A number or an array: the replies reduced in the order of the shards, whatever the number of threads; when no row
-    of the range is held, the reply to no rows.
+    of the range is led, the reply to no rows.
 
     Raises
     ------
@@ -46,11 +46,11 @@ def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> An
         rows = end - lo
     else:
         one = partial(call.on_sparse, lo, hi)
-        rows = sum(int(shards._header(shard)[header.COUNT]) for shard in shards.held)
+        rows = sum(int(shards._header(shard)[header.COUNT]) for shard in shards.led)
     if pool is None or rows * spec.width < THREADED_ROWS:
-        replies = [one(shard) for shard in sorted(shards.held)]
+        replies = [one(shard) for shard in sorted(shards.led)]
     else:
-        futures = [pool.submit(one, shard) for shard in sorted(shards.held)]
+        futures = [pool.submit(one, shard) for shard in sorted(shards.led)]
         wait(futures)  # all of them, also when one fails: nobody writes after this returns
         replies = [future.result() for future in futures]
     replies = [reply for reply in replies if reply is not None]

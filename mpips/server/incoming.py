@@ -14,6 +14,7 @@ from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.filters import Chain, Direction, KeysMissing
 from mpips.filters.of_table import chain_of
+from mpips.kernels.partition import positions
 from mpips.messages import Coded, KeysGiven, KeysWanted, Pull, Push, Taken, Traffic
 from mpips.table import TableSpec
 
@@ -73,9 +74,21 @@ class Incoming:
         values = (message.values, message.count * spec.push_width, spec.dtype)
         if message.keys is None:
             self.read(worker, [values], lambda read: then(None, rows(read[0])))
-        else:
-            keys = (message.keys, message.count, "uint64")
-            self.read(worker, [keys, values], lambda read: then(read[0], rows(read[1])))
+            return
+        wanted = [(message.keys, message.count, "uint64"), values]
+        if not message.more:
+            self.read(worker, wanted, lambda read: then(read[0], rows(read[1])))
+            return
+        for at, cells, count in message.more:
+            wanted += [(at, count, "uint64"), (cells, count * spec.push_width, spec.dtype)]
+
+        def join(read: list[Array]) -> None:
+            keys, values = np.concatenate(read[::2]), rows(np.concatenate(read[1::2]))
+            at = keys if spec.kind == "dense" else positions(keys, False, spec.shard_bits)
+            order = np.lexsort((keys, at))
+            then(keys[order], values[order])
+
+        self.read(worker, wanted, join)
 
     def request(self, worker: int, message: Pull, then: Callable[[Array], None]) -> None:
         """Call `then` with the keys (n,) uint64 that a pull asks for."""
@@ -153,6 +166,13 @@ class Incoming:
 
         self._queue(worker, begin)
 
+    def forget(self, rank: int) -> None:
+        """A rank is dead: what it has left will not be read any more."""
+        self._queues.pop(rank, None)
+        self._parts.pop(rank, None)
+        for known in [key for key in self._lists if key[0] == rank]:
+            del self._lists[known]
+
     def _queue(self, worker: int, begin: Callable[[], None]) -> None:
         queue = self._queues.setdefault(worker, deque())
         queue.append(begin)
@@ -161,7 +181,8 @@ class Incoming:
 
     def _end(self, worker: int) -> None:
         """The first of a worker's messages is done with."""
-        queue = self._queues[worker]
-        queue.popleft()
+        queue = self._queues.get(worker)
         if queue:
-            queue[0]()
+            queue.popleft()
+            if queue:
+                queue[0]()

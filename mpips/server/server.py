@@ -12,14 +12,19 @@ from mpips.checkpoint.write import ServerFile
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
-from mpips.functions import pack
+from mpips.functions import find, pack
 from mpips.kernels.checksum import fletcher32
 from mpips.kernels.partition import positions
 from mpips.messages import (
     CallShards,
+    Change,
+    ChangeTaken,
     Checkpoint,
     Coded,
+    CopiesWhole,
     CreateTables,
+    Drain,
+    Drained,
     Failed,
     Load,
     Measure,
@@ -30,8 +35,10 @@ from mpips.messages import (
     PullScan,
     Push,
     PushReply,
+    Release,
     Saved,
     ShardsReply,
+    ShardsWanted,
     TablesReady,
     Taken,
     Traffic,
@@ -43,6 +50,7 @@ from mpips.scheduler.view import MAIN, View
 from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
 from mpips.server.incoming import Incoming
+from mpips.server.replication import Copies, Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
@@ -51,12 +59,26 @@ Array = np.ndarray[Any, Any]
 EMPTY = np.empty(0, np.uint8)
 
 
-def _within(spec: TableSpec, start: int, end: int, lo: int, keys: Array | None, values: Array) -> tuple[Any, Array]:
-    """Of a push's keys and values those at the positions ``[start, end)``."""
+ViewedMessage = Push | Pull | PullScan | CallShards | Change | ShardsWanted
+
+
+Applied = Callable[[int, int, int, Array | None, Callable[[], None]], None]
+
+
+def _within(
+    shards: Shards, ranges: list[tuple[int, int]], lo: int, keys: Array | None, values: Array
+) -> tuple[Array, Array]:
+    """Of a push's keys and values those at some ranges of positions; of rows those of shards that are led."""
+    spec = shards.spec
     if keys is None:
-        return None, values[start - lo : end - lo]
+        led = [(each, spec.shard_range(shard)) for each in ranges for shard in shards.in_range(*each)]
+        runs = [(max(start, first), min(end, last)) for (start, end), (first, last) in led]
+        keys = np.concatenate([np.empty(0, np.uint64), *(np.arange(*run, dtype=np.uint64) for run in runs)])
+        return keys, np.concatenate([values[:0], *(values[start - lo : end - lo] for start, end in runs)])
     at = positions(keys, spec.kind == "dense", spec.shard_bits)
-    chosen = (at >= start) & (at < end)
+    chosen = np.zeros(keys.size, np.bool_)
+    for start, end in ranges:
+        chosen |= (at >= start) & (at < end)
     return keys[chosen], values[chosen]
 
 
@@ -68,10 +90,18 @@ class Server:
     fabric, view, line, received : this rank's.
     run : the run folder, where checkpoints go; None for a job without any.
     threads : kernels that may run at once.
+    copy_share : share of its time that it sends copies of whole shards in.
     """
 
     def __init__(
-        self, fabric: Fabric, view: View, line: Line, received: Received, run: Path | None, threads: int
+        self,
+        fabric: Fabric,
+        view: View,
+        line: Line,
+        received: Received,
+        run: Path | None,
+        threads: int,
+        copy_share: float,
     ) -> None:
         self.tables: list[Shards] = []
         self._aggregators: dict[int, Aggregate] = {}
@@ -82,16 +112,30 @@ class Server:
         self._run = run
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
+        self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
+        self._since: list[int] = []  # by table, the view since which the shards that are led are the same
+        self._early: list[tuple[int, ViewedMessage]] = []
+        self._draining: int | None = None  # the view that is to be over
+        self._held_up: list[Callable[[], None]] = []
         self._plain = 0  # bytes left for other nodes without filters
         self._answers: dict[tuple[int, int], int] = {}
         self._saving: Iterator[bool] | None = None
         self._pushes = 0
         self._meter = Meter(fabric)
         fabric.on(CreateTables, self._create)
-        fabric.on(Push, self._push)
-        fabric.on(Pull, self._pull)
-        fabric.on(PullScan, self._pull_scan)
-        fabric.on(CallShards, self._call)
+        self._handlers: dict[type[Message], Callable[[int, Any], None]] = {
+            Push: self._push,
+            Pull: self._pull,
+            PullScan: self._pull_scan,
+            CallShards: self._call,
+            Change: self._replication.change,
+            ShardsWanted: self._replication.wanted,
+        }
+        for kind in self._handlers:
+            fabric.on(kind, self._of_view)
+        fabric.on(ChangeTaken, self._replication.taken)
+        fabric.on(Drain, self._drain)
+        fabric.on(Release, self._release)
         fabric.on(Taken, self._taken)
         fabric.on(Measure, self._measure)
         fabric.on(Checkpoint, self._checkpoint)
@@ -115,6 +159,7 @@ class Server:
             self._line.tell(Failed(str(problem)))
             return
         self._line.tell(TablesReady(error))
+        self._go_on()
 
     def _hold(self, tables: list[TableSpec]) -> None:
         offsets = header_offsets(tables)
@@ -122,12 +167,17 @@ class Server:
         self._fabric.space.allocate(offsets[-1])  # the first stretch handed out, so it begins at 0
         for spec, headers in zip(tables, offsets, strict=False):
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
-            heads = chains_of(self._view, spec).heads
-            shards.hold(np.flatnonzero(heads == self._fabric.rank).tolist())
+            chains, me = chains_of(self._view, spec).chains, self._fabric.rank
+            shards.hold(shard for shard, chain in enumerate(chains) if me in chain.servers[: chain.copies])
             shards.warm()
+            table = len(self.tables)
             if spec.aggregate:
-                self._aggregators[len(self.tables)] = Aggregate(spec, self._view.groups[MAIN], shards.apply)
+                identities = self._view.identities[MAIN]
+                self._aggregators[table] = Aggregate(spec, identities, shards.apply, self._aggregated(table, shards))
             self.tables.append(shards)
+            self._replication.tables.append(Copies(shards))
+        self._since = [self._view.number] * len(tables)
+        self._replication.viewed(self._view)
         fletcher32(np.zeros(2, np.uint16))  # compiled, or loaded, before the first checkpoint has to wait for it
 
     def _restore(self, path: Path) -> None:
@@ -150,46 +200,124 @@ class Server:
                     values, state = shards.dense_rows(shard)
                     values[:], state[:] = generation.dense(spec.name, *spec.shard_range(shard))
 
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def _of_view(self, source: int, message: ViewedMessage) -> None:
+        """Handle a message that counts on a view: not before this server has it, and not when its shards are others
+        now; then it is sent again.
+        """
+        if message.view > self._view.number or not self.tables:
+            self._early.append((source, message))
+        elif isinstance(message, Change | ShardsWanted) or message.view >= self._since[message.table]:
+            self._handlers[type(message)](source, message)
+
+    def viewed(self, old: View, new: View) -> None:
+        """Take the places in chains of a new view."""
+        self._view = new
+        for rank in set(new.lost) - set(old.lost):
+            self._received.forget(rank)
+            self._incoming.forget(rank)
+        if not self.tables:
+            return
+        led = [list(shards.led) for shards in self.tables]
+        self._replication.viewed(new)
+        for table, shards in enumerate(self.tables):
+            if shards.led != led[table]:
+                self._since[table] = new.number
+                self._received.leave(table)
+                if table in self._aggregators:
+                    self._aggregators[table].forget()
+        self._draining = None
+        held_up, self._held_up = self._held_up, []
+        for run in held_up:
+            run()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        early, self._early = self._early, []
+        for source, message in early:
+            self._of_view(source, message)
+
+    def _drain(self, source: int, message: Drain) -> None:
+        """Apply nothing more before the next view, and say when every copy has what was applied."""
+        if message.number != self._view.number:
+            return
+        self._draining = message.number
+        self._replication.when_all_is_taken(lambda: self._drained(message.number))
+
+    def _drained(self, number: int) -> None:
+        if self._draining == number:
+            self._line.tell(Drained(number))
+
+    def _release(self, source: int, message: Release) -> None:
+        if message.number == self._view.number:
+            self._replication.release()
+
     # --- push -------------------------------------------------------------------------------------------------------
 
     def _push(self, source: int, message: Push) -> None:
         def run() -> None:
-            self._incoming.push(source, message, lambda keys, values: self._arrived(source, message, keys, values))
+            if message.view < self._since[message.table]:
+                self._received.drop(source, message.time, message.part)
+            elif message.coded is not None and not self._is_new(message):
+                self._arrived(source, message, None, EMPTY)  # what a filter has decoded once it must not decode again
+            else:
+                self._incoming.push(source, message, lambda keys, values: self._arrived(source, message, keys, values))
 
-        self._received.take(source, message.time, message.after, run, lane=(source, message.table))
+        lane = message.table, source
+        self._received.take(source, message.time, message.after, run, lane, message.part)
+
+    def _is_new(self, message: Push) -> bool:
+        clock = self.tables[message.table].clock
+        return bool(clock.fresh(message.identity, message.lo, message.hi, message.step))
 
     def _arrived(self, source: int, message: Push, keys: Array | None, values: Array) -> None:
         """Apply what is not a repetition in a push, or add the push to those of the other workers."""
-        lo, hi, step = message.lo, message.hi, message.step
+        if self._draining is not None:
+            self._held_up.append(lambda: self._arrived(source, message, keys, values))
+            return
+        if message.view < self._since[message.table]:
+            self._received.drop(source, message.time, message.part)
+            return
+        lo, hi, identity, step = message.lo, message.hi, message.identity, message.step
         shards = self.tables[message.table]
 
         def done(problem: Error | None = None) -> None:
             if problem is not None:
-                self._received.refuse(source, message.time, str(problem))
+                self._received.refuse(source, message.time, str(problem), message.part)
                 return
-            shards.clock.advance(source, lo, hi, step)
             self._pushes += 1
-            self._fabric.send(source, PushReply(message.time))
-            self._received.done(source, message.time)
+            self._fabric.send(source, PushReply(message.time, message.part))
+            self._received.done(source, message.time, message.part)
 
-        fresh = shards.clock.fresh(source, lo, hi, step)
+        fresh = shards.clock.fresh(identity, lo, hi, step)
         if not fresh:
-            done()
+            self._replication.when_all_is_taken(done)
             return
+        if fresh != [(lo, hi)]:
+            keys, values = _within(shards, fresh, lo, keys, values)
+        aggregator = self._aggregators.get(message.table)
         try:
-            aggregator = self._aggregators.get(message.table)
             if aggregator is not None:
-                aggregator.add(source, step, Part(lo, hi, keys, values, done))
+                aggregator.add(identity, step, Part(lo, hi, keys, values, done))
                 return
-            if fresh == [(lo, hi)]:
-                shards.apply(lo, hi, keys, values)
-            else:
-                for start, end in fresh:
-                    shards.apply(start, end, *_within(shards.spec, start, end, lo, keys, values))
+            shards.apply(lo, hi, keys, values)
         except Error as problem:
             done(problem)
             return
-        done()
+        shards.clock.advance(identity, lo, hi, step)
+        self._replication.changed(message.table, lo, hi, keys, [(identity, lo, hi, step)], done)
+
+    def _aggregated(self, table: int, shards: Shards) -> Applied:
+        """What follows the sum of a step: the clocks of all workers go on, and the copies learn of both."""
+
+        def applied(step: int, lo: int, hi: int, keys: Array | None, then: Callable[[], None]) -> None:
+            steps = [(identity, lo, hi, step) for identity in self._aggregators[table].workers]
+            for entry in steps:
+                shards.clock.advance(*entry)
+            self._replication.changed(table, lo, hi, keys, steps, then, whole_range=True)
+
+        return applied
 
     # --- pull from another node, and functions ----------------------------------------------------------------------
 
@@ -241,8 +369,14 @@ class Server:
 
     def _call(self, source: int, message: CallShards) -> None:
         def run(argument: Array) -> None:
+            if self._draining is not None:
+                self._held_up.append(lambda: run(argument))
+                return
+            if message.view < self._since[message.table]:
+                self._received.done(source, message.time)
+                return
+            shards = self.tables[message.table]
             try:
-                shards = self.tables[message.table]
                 data, dtype, shape = pack(functions.run(shards, message.function, message.lo, message.hi, argument))
             except Error as problem:
                 self._received.refuse(source, message.time, str(problem))
@@ -253,7 +387,15 @@ class Server:
 
             if self._fabric.place(source) is None:
                 self._plain += data.nbytes
-            self._leave(source, message.time, [data], reply)
+
+            def leave() -> None:
+                self._leave(source, message.time, [data], reply)
+
+            if find(message.function).writes:
+                concerned = shards.in_range(message.lo, message.hi)
+                self._replication.rewritten(message.table, concerned, leave)
+            else:
+                leave()
 
         def read() -> None:
             self._incoming.read(source, [(message.argument, message.numbers, "float64")], lambda read: run(read[0]))
@@ -277,7 +419,9 @@ class Server:
         return True
 
     def _taken(self, source: int, message: Taken) -> None:
-        self._fabric.space.free(self._answers.pop((source, message.time)))
+        slot = self._answers.pop((source, message.time), None)
+        if slot is not None:  # an answer that came twice is taken twice
+            self._fabric.space.free(slot)
 
     # --- the course of the job --------------------------------------------------------------------------------------
 
@@ -313,7 +457,7 @@ class Server:
         try:
             file = ServerFile(run, generation, self._fabric.rank)
             for shards in self.tables:
-                for shard in shards.held:
+                for shard in list(shards.led):
                     if shards.spec.kind == "dense":
                         file.dense(shards.spec, shard, *shards.dense_rows(shard))
                     else:

@@ -13,6 +13,7 @@ from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
+from mpips.kernels.copies import group_starts, read_dense, read_sparse, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import shard_of, shard_starts
 from mpips.rule import RuleError, make
@@ -42,11 +43,20 @@ class Shards:
     arena : (bytes,) uint8, this server's arena.
     space : hands out its stretches.
     threads : kernels that may run at once, each on shards of its own.
+
+    Attributes
+    ----------
+    held : the shards that are here, in the order in which they came.
+    led : those among them that this server is the head of: whose pushes it takes, and whom functions run on.
+    numbers : (shards,) int64, how often each has been changed, as far as copies of it need that.
+    clock : which pushes are applied to the shards that are led.
     """
 
     def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
         self.spec = spec
         self.held: list[int] = []
+        self.led: list[int] = []
+        self.numbers = np.zeros(spec.shards, np.int64)
         self._bits = spec.shard_bits
         self.clock = RangeClock(spec.positions)
         self._space = space
@@ -115,18 +125,33 @@ class Shards:
             self._header(shard)[header.LOCATION] = header.location(block, bits)
             self.held.append(shard)
 
+    def give_back(self, shard: int) -> None:
+        """Hold a shard no longer; its memory is free."""
+        head = self._header(shard)
+        block = header.block_of(int(head[header.LOCATION]))
+        head[header.LOCATION], head[header.COUNT] = 0, 0
+        self.held.remove(shard)
+        self.numbers[shard] = 0
+        self._space.free(block)
+        self._resolved.forget()
+
     def clear(self) -> None:
         """Make all shards as empty as new ones."""
         self.clock.forget()
         self._resolved.forget()
         for shard in self.held:
-            head = self._header(shard)
-            block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
-            if self.spec.kind == "dense":
-                self._words[block : block + self._dense_bytes() // 8] = 0
-            else:
-                sparse.clear(self._words, block, bits, self._stride)
-                head[header.COUNT] = 0
+            self.clear_shard(shard)
+
+    def clear_shard(self, shard: int) -> None:
+        """Make a shard as empty as a new one."""
+        head = self._header(shard)
+        block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
+        if self.spec.kind == "dense":
+            self._words[block : block + self._dense_bytes() // 8] = 0
+        else:
+            sparse.clear(self._words, block, bits, self._stride)
+            head[header.COUNT] = 0
+        self._resolved.forget()
 
     def _header(self, shard: int) -> Array:
         start = self._headers + shard * header.WORDS
@@ -154,7 +179,7 @@ class Shards:
     # --- push -------------------------------------------------------------------------------------------------------
 
     def apply(self, lo: int, hi: int, keys: Array | None, updates: Array) -> None:
-        """Apply a push: to the rows ``[lo, hi)`` of a dense table that are held, or to a list of keys.
+        """Apply a push: to the rows ``[lo, hi)`` of a dense table that are led, or to a list of keys.
 
         Raises
         ------
@@ -225,12 +250,12 @@ class Shards:
             self._grow(shard)
 
     def push_range(self, lo: int, hi: int, updates: Array) -> None:
-        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are held; updates is
+        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are led; updates is
         (hi - lo, width·inputs).
         """
         spec = self.spec
         first, last = lo >> self._bits, (hi - 1) >> self._bits
-        mine = [shard for shard in self.held if first <= shard <= last]
+        mine = [shard for shard in self.led if first <= shard <= last]
 
         def one(shard: int) -> None:
             start, end = spec.shard_range(shard)
@@ -276,10 +301,10 @@ class Shards:
         return flags
 
     def scan(self, lo: int, hi: int | None) -> tuple[Array, Array]:
-        """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of a sparse table's shards; `hi` None: no
-        bound.
+        """Keys (n,) in ``[lo, hi)``, unsorted, and values (n, width) of the shards of a sparse table that are led; `hi`
+        None: no bound.
         """
-        parts = [self.rows(shard, lo, hi, with_state=False) for shard in self.held]
+        parts = [self.rows(shard, lo, hi, with_state=False) for shard in self.led]
         keys = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.uint64)
         values = (
             np.concatenate([part[1] for part in parts]) if parts else np.empty((0, self.spec.width), self.spec.dtype)
@@ -318,7 +343,7 @@ class Shards:
         passed over.
         """
         for keys, values, state in blocks:
-            done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, -1)
+            done, flat = 0, np.ascontiguousarray(state).reshape(keys.size, self.spec.width * self.spec.slots)
             while done < keys.size:
                 done = sparse.load(
                     self._words, self._cells, self._headers, keys, values, flat, self._bits, self._stride, done
@@ -327,7 +352,66 @@ class Shards:
                     self._make_room(keys[done])
 
     def nonzeros(self) -> int:
-        """Values that are not zero."""
+        """Values that are not zero, in the shards that are led."""
         if self.spec.kind == "dense":
-            return sum(int(np.count_nonzero(self.dense_rows(shard)[0])) for shard in self.held)
-        return sum(int(np.count_nonzero(self.rows(shard, with_state=False)[1])) for shard in self.held)
+            return sum(int(np.count_nonzero(self.dense_rows(shard)[0])) for shard in self.led)
+        return sum(int(np.count_nonzero(self.rows(shard, with_state=False)[1])) for shard in self.led)
+
+    # --- copies -----------------------------------------------------------------------------------------------------
+
+    def in_range(self, lo: int, hi: int | None) -> list[int]:
+        """The shards that are led and have any of the keys in ``[lo, hi)``; `hi` None: no bound."""
+        if self.spec.kind == "sparse":
+            return list(self.led)
+        first, last = lo >> self._bits, ((self.spec.rows if hi is None else hi) - 1) >> self._bits
+        return [shard for shard in self.led if first <= shard <= last]
+
+    def touched(self, lo: int, hi: int, keys: Array | None, whole_range: bool = False) -> tuple[Array, Array]:
+        """The shards (m,), ascending, that a push concerns, and where the rows of each begin among its own (m + 1,).
+
+        Of a range, and of keys with `whole_range`, these are all the shards of ``[lo, hi)`` that are led.
+        """
+        if keys is None:
+            mine = np.array(self.in_range(lo, hi), np.int64)
+            sizes = np.minimum(hi, (mine + 1) << self._bits) - np.maximum(lo, mine << self._bits)
+            return mine, np.concatenate(([0], np.cumsum(sizes)))
+        most = min(keys.size, self.spec.shards)
+        shards, starts = np.empty(most, np.int64), np.empty(most + 1, np.int64)
+        count = group_starts(keys, self.spec.kind == "dense", self._bits, shards, starts)
+        if not whole_range:
+            return shards[:count], starts[: count + 1]
+        mine = np.array(self.in_range(lo, hi) if self.spec.kind == "dense" else self.led, np.int64)
+        return mine, np.concatenate((starts[np.searchsorted(shards[:count], mine)], starts[count : count + 1]))
+
+    def read_rows(self, keys: Array, values: Array, state: Array) -> None:
+        """Copy the rows of keys (n,), grouped by shard, out: `values` (n, width), `state` (n, width·slots)."""
+        spec = self.spec
+        if spec.kind == "dense":
+            read_dense(self._words, self._cells, self._headers, keys, self._bits, spec.width, spec.slots, values, state)
+        else:
+            read_sparse(self._words, self._cells, self._headers, keys, self._bits, self._stride, values, state)
+
+    def write_rows(self, keys: Array, values: Array, state: Array) -> None:
+        """Make the rows of keys (n,), grouped by shard, what another copy has: `values` (n, width), `state` (n,
+        width·slots).
+
+        Raises
+        ------
+        ArenaFull
+            when a sparse table can't grow.
+        """
+        spec = self.spec
+        if spec.kind == "dense":
+            write_dense(
+                self._words, self._cells, self._headers, keys, self._bits, spec.width, spec.slots, values, state
+            )
+        else:
+            self.load(iter([(keys, values, state)]))
+
+    def run(self, first: int, rows: int) -> tuple[Array, Array]:
+        """Values (rows, width) and state (rows, width·slots) of neighbouring rows of a dense shard, as views."""
+        spec = self.spec
+        shard = first >> self._bits
+        values, state = self._block(shard)
+        cells = slice((first - (shard << self._bits)) * spec.width, (first - (shard << self._bits) + rows) * spec.width)
+        return values[cells].reshape(rows, spec.width), state[cells].reshape(rows, spec.width * spec.slots)

@@ -38,17 +38,22 @@ class Calls:
     ----------
     received, issued : the rank's.
     role : what functions are given.
-    begun : whether it is ready for them; if not, they wait for `begin`.
     """
 
-    def __init__(self, received: Received, issued: Issued, role: Any, begun: bool = True) -> None:
+    def __init__(self, received: Received, issued: Issued, role: Any = None) -> None:
         self._received = received
         self._fabric = issued.fabric
         self._issued = issued
         self._role = role
-        self._begun = begun
+        self._begun = True
         self._early: list[tuple[int, Call]] = []
         self._fabric.on(Call, self._called)
+
+    def serve(self, role: Any, begun: bool = True) -> None:
+        """The rank has another role, which functions are given from now on; if it has not begun, they wait for
+        `begin`.
+        """
+        self._role, self._begun = role, begun
 
     def begin(self) -> None:
         """The rank is ready for functions."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from mpips.fabric import ArenaFull, Fabric
-from mpips.messages import CallReply, PullReply, PushReply, Refused, ShardsReply, SumReply
+from mpips.messages import CallReply, PullReply, PushReply, Refused, ShardsReply, SumReply, Taken
 from mpips.tasks.afterwards import Afterwards
 from mpips.tasks.lane import Lane
 from mpips.tasks.task import Task, TaskRefused, UnknownTask
 
 T = TypeVar("T")
-Answer = PullReply | ShardsReply | CallReply | SumReply
+Answer = PushReply | PullReply | ShardsReply | CallReply | SumReply
+LeftInArena = PullReply | ShardsReply
 SendIt = Callable[[int, list[int]], None]  # of time, and the times that it comes after
 
 
@@ -32,8 +33,7 @@ class Issued:
         self.afterwards = Afterwards()
         self._time = 0
         self._open: dict[int, Task[Any]] = {}
-        fabric.on(PushReply, self._replied)
-        for kind in (PullReply, ShardsReply, CallReply, SumReply):
+        for kind in (PushReply, PullReply, ShardsReply, CallReply, SumReply):
             fabric.on(kind, self._answered)
         fabric.on(Refused, self._refused)
 
@@ -153,15 +153,18 @@ class Issued:
 
     # --- replies ----------------------------------------------------------------------------------------------------
 
-    def _replied(self, source: int, message: PushReply) -> None:
-        task = self._open[message.time]
-        if self.received(task, source):
-            task.finish(None)
-
     def _answered(self, source: int, message: Answer) -> None:
-        task = self._open[message.time]
-        assert task.on_reply is not None
-        task.on_reply(source, message)
+        task = self._open.get(message.time)
+        if task is not None and source in task.peers:
+            assert task.on_reply is not None
+            task.on_reply(source, message)
+        elif isinstance(message, LeftInArena):  # of a task that was asked again, or is over
+            self.fabric.send(source, Taken(message.time))
+
+    def withdraw(self, task: Task[Any]) -> None:
+        """Forget that a task was sent: it will be issued again, and answers to this time come too late."""
+        self._open.pop(task.time, None)
+        task.sent = False
 
     def received(self, task: Task[Any], source: int) -> bool:
         """A peer has answered, and the answer has been read; True when it was the last."""
@@ -172,7 +175,9 @@ class Issued:
         return True
 
     def _refused(self, source: int, message: Refused) -> None:
-        task = self._open[message.time]
+        task = self._open.get(message.time)
+        if task is None or source not in task.peers:
+            return
         task.fail(TaskRefused(f"rank {source} refused task {task.time}, {task.what}: {message.reason}"))
         if self.received(task, source):
             task.finish(None)

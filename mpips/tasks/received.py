@@ -21,47 +21,68 @@ class _Failure(NamedTuple):
     reason: str
 
 
+class _Open:
+    """A task that is under way: the parts of it that were asked of this rank, and what waits for its end."""
+
+    __slots__ = ("parts", "then")
+
+    def __init__(self, part: int) -> None:
+        self.parts = {part}
+        self.then: list[Callable[[], None]] = []
+
+
 class Received:
     """One for each rank that takes tasks.
 
     A task is known by its source and its time; the times of a source only grow, so a time that is not open any more is
-    done.
+    done. A task may come in parts, as when another rank that was asked for some of it has died.
     """
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
-        self._open: dict[_Key, list[Callable[[], None]]] = {}
+        self._open: dict[_Key, _Open] = {}
         self._failed: dict[_Key, _Failure] = {}
-        self._lanes: dict[Hashable, Lane] = {}
+        self._lanes: dict[tuple[Hashable, int], Lane] = {}
         self._afterwards = Afterwards()
 
     def take(
-        self, source: int, time: int, after: list[int], run: Callable[[], None], lane: Hashable | None = None
+        self,
+        source: int,
+        time: int,
+        after: list[int],
+        run: Callable[[], None],
+        lane: tuple[Hashable, int] | None = None,
+        part: int = 0,
     ) -> None:
         """Have `run` called once the tasks of `source` with the times `after` are done here; then call `done`.
 
-        Tasks of one lane are begun in the order in which they came. A repetition of one that is under way is left
-        out: its answer is still to come.
+        Tasks of one lane, a subject and a source, are begun in the order in which they came. A repetition of one that
+        is under way is left out: its answer is still to come.
         """
         key = (source, time)
-        if key in self._open:
+        known = self._open.get(key)
+        if known is None:
+            self._open[key] = _Open(part)
+        elif part in known.parts:
             return
-        self._open[key] = []
+        else:
+            known.parts.add(part)
         if not after and lane is None:
             run()
             return
-        queue = self._lanes.get(lane)
+        queue = self._lanes.get(lane) if lane is not None else None
         if not after and (queue is None or not queue.queue):
             run()
             return
         unknown = [other for other in after if other >= time]
         if unknown:
-            self.refuse(source, time, f"it comes after task {unknown[0]}, which rank {source} has not asked for here")
+            reason = f"it comes after task {unknown[0]}, which rank {source} has not asked for here"
+            self.refuse(source, time, reason, part)
             return
         if lane is not None and queue is None:
             queue = self._lanes[lane] = Lane()
-        turn = queue.add(lambda: self._begin(key, after, run)) if queue is not None else None
-        begin = turn.come if turn is not None else lambda: self._begin(key, after, run)
+        turn = queue.add(lambda: self._begin(key, part, after, run), (key, part)) if queue is not None else None
+        begin = turn.come if turn is not None else lambda: self._begin(key, part, after, run)
         left = [(source, other) for other in after if (source, other) in self._open]
         if not left:
             begin()
@@ -74,27 +95,54 @@ class Received:
                 begin()
 
         for other in left:
-            self._open[other].append(one)
+            self._open[other].then.append(one)
 
-    def _begin(self, key: _Key, after: list[int], run: Callable[[], None]) -> None:
+    def _begin(self, key: _Key, part: int, after: list[int], run: Callable[[], None]) -> None:
         for other in after:
             failure = self._failed.get((key[0], other))
             if failure is not None:
-                self._refuse(key, failure, f"it comes after task {failure.time}, which failed: {failure.reason}")
+                reason = f"it comes after task {failure.time}, which failed: {failure.reason}"
+                self._refuse(key, part, failure, reason)
                 return
         run()
 
-    def done(self, source: int, time: int) -> None:
-        """The task is done, and replied to; those that come after it may begin."""
-        self._afterwards.run(self._open.pop((source, time)))
+    def done(self, source: int, time: int, part: int = 0) -> None:
+        """The task, or this part of it, is done and replied to; those that come after it may begin."""
+        known = self._open.get((source, time))
+        if known is None:
+            return
+        known.parts.discard(part)
+        if not known.parts:
+            del self._open[source, time]
+            self._afterwards.run(known.then)
 
-    def refuse(self, source: int, time: int, reason: str) -> None:
+    def drop(self, source: int, time: int, part: int) -> None:
+        """A part was not begun, and its source will ask for it again: what comes after it waits for that."""
+        known = self._open.get((source, time))
+        if known is not None:
+            known.parts.discard(part)
+
+    def forget(self, source: int) -> None:
+        """A source is dead: nothing that it asked for, and that is not begun, will be."""
+        for key in [key for key in self._open if key[0] == source]:
+            del self._open[key]
+        for lane in [lane for lane in self._lanes if lane[1] == source]:
+            del self._lanes[lane]
+
+    def leave(self, subject: Hashable) -> None:
+        """Drop what waits in the lanes of a subject: its sources will ask for it again."""
+        for lane in [lane for lane in self._lanes if lane[0] == subject]:
+            for turn in self._lanes.pop(lane).queue:
+                (source, time), part = turn.owner
+                self.drop(source, time, part)
+
+    def refuse(self, source: int, time: int, reason: str, part: int = 0) -> None:
         """The task can't be done: say so; those that come after it fail too."""
-        self._refuse((source, time), _Failure(time, reason), reason)
+        self._refuse((source, time), part, _Failure(time, reason), reason)
 
-    def _refuse(self, key: _Key, failure: _Failure, reason: str) -> None:
+    def _refuse(self, key: _Key, part: int, failure: _Failure, reason: str) -> None:
         self._failed[key] = failure
         if len(self._failed) > FAILURES_REMEMBERED:
             del self._failed[next(iter(self._failed))]
         self._fabric.send(key[0], Refused(key[1], reason))
-        self.done(*key)
+        self.done(*key, part)

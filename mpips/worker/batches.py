@@ -1,35 +1,65 @@
 """Workloads and their batches as a worker meets them: asked for ahead of need, viewed in the data server's arena."""
 
-from collections import defaultdict, deque
+import itertools
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mpips.dataserver.batch import Batch
-from mpips.fabric import Fabric
-from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Workload, WorkRequest
+from mpips.fabric import Deadline, Fabric
+from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Resumed, Workload, WorkRequest
 from mpips.scheduler.line import Line
-
-Blob = np.ndarray[tuple[int], np.dtype[np.uint8]]
+from mpips.scheduler.view import View
 
 AHEAD = 3  # batches asked for before they are needed
+PATIENCE = 2.0  # seconds until room for the batch that is needed next may be what is missing
+
+
+@dataclass(slots=True, eq=False)
+class Coming:
+    """A batch that is to be used.
+
+    Attributes
+    ----------
+    asked : the data server that was asked for it.
+    request : the number of that request; None before.
+    again : the view for which it had to be asked for again.
+    copying : whether it is or was copied from another node.
+    blob : its bytes, when they can be used.
+    """
+
+    workload: Workload
+    batch: int
+    asked: int = -1
+    request: int | None = None
+    again: int | None = None
+    copying: bool = False
+    blob: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
 
 class Batches:
     """Asks the scheduler for workloads and the data servers for their batches, a few ahead.
+
+    A batch whose data server has died is asked for again, of the one that has its place; one that lies ready in the
+    arena of a dead rank of this node is used from there, since its memory stays mapped.
 
     Attributes
     ----------
     waited : seconds in all that there was no workload.
     """
 
-    def __init__(self, fabric: Fabric, line: Line) -> None:
+    def __init__(self, fabric: Fabric, view: View, line: Line) -> None:
         self.waited = 0.0
         self._fabric = fabric
+        self._view = view
         self._line = line
-        self._coming: deque[tuple[Workload, int]] = deque()  # batches in order of use; the first few are asked for
-        self._asked = 0
-        self._ready: defaultdict[tuple[int, int], deque[Blob | BatchReady]] = defaultdict(deque)
+        self._coming: deque[Coming] = deque()  # in order of use; the first few are asked for
+        self._asked: dict[int, Coming] = {}  # by request
+        self._numbers = itertools.count(1)
+        self._resumed = view.number  # the last view whose recovery this worker has told of
         self._requested = False
         self._over = False
         fabric.on(Workload, self._given)
@@ -44,40 +74,84 @@ class Batches:
         while True:
             self._ask()
             begin = self._fabric.now()
-            self._fabric.wait(
-                lambda: bool(self._coming) or self._over, "a workload", lambda: {self._line.scheduler}, timeout=None
-            )
+            self._fabric.wait(lambda: bool(self._coming) or self._over, "a workload", timeout=None)
             self.waited += self._fabric.now() - begin
             if not self._coming:
                 return
             self._ask()
-            workload, number = self._coming[0]
-            server = workload.data_server
-            blob = self._next_blob(server, number)
-            if isinstance(blob, BatchReady):
-                yield workload, number, Batch.unpack(self._fabric.view(server, blob.offset, blob.size))
-                self._fabric.send(server, BatchTaken(number))
-            else:
-                yield workload, number, Batch.unpack(blob)
+            coming = self._coming[0]
+            blob = self._wait_for(coming)
+            yield coming.workload, coming.batch, Batch.unpack(blob)
             self._coming.popleft()
-            self._asked -= 1
+            self._done_with(coming)
 
-    def _next_blob(self, server: int, number: int) -> Blob | BatchReady:
-        ready = self._ready[server, number]
-        self._fabric.wait(lambda: bool(ready), f"batch {number}", lambda: {server}, timeout=None)
-        return ready.popleft()
+    def viewed(self, old: View, new: View) -> None:
+        """Ask those that have the parts now for what has not come."""
+        self._view = new
+        for request, coming in self._asked.items():
+            lost = coming.asked in new.lost
+            if coming.blob is None and (lost or not coming.copying) and coming.asked != new.parts[coming.workload.part]:
+                self._fabric.send(coming.asked, BatchTaken(request))
+                coming.again, coming.copying = new.number, False
+                self._send(coming, request)
+
+    def cancel(self, number: int) -> Workload | None:
+        """Leave a workload, but for the batch that is in use: the workload, if there was anything left of it."""
+        left = [coming for coming in self._coming if coming.workload.number == number]
+        for coming in left:
+            if coming is not self._coming[0]:
+                self._coming.remove(coming)
+                if coming.request is not None:
+                    self._done_with(coming)
+        self._ask()
+        return left[0].workload if left else None
+
+    def _wait_for(self, coming: Coming) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        part, batch = coming.workload.part, coming.batch
+        while coming.blob is None:
+            try:
+                self._fabric.wait(
+                    lambda: coming.blob is not None,
+                    lambda: f"batch {batch} of part {part} from data server {coming.asked}",
+                    timeout=PATIENCE,
+                )
+            except Deadline:
+                self._make_room()
+        return coming.blob
+
+    def _make_room(self) -> None:
+        """Let go of what lies ready for later, and ask for it again: data servers whose arenas are full of such batches
+        would wait for each other.
+        """
+        for coming in itertools.islice(self._coming, 1, None):
+            if coming.blob is not None and not coming.copying:
+                self._done_with(coming)
+                coming.blob, coming.request = None, None
+        self._ask()
+
+    def _done_with(self, coming: Coming) -> None:
+        assert coming.request is not None
+        del self._asked[coming.request]
+        if not coming.copying:
+            self._fabric.send(coming.asked, BatchTaken(coming.request))
 
     def _ask(self) -> None:
-        for workload, number in list(self._coming)[self._asked : AHEAD]:
-            self._fabric.send(workload.data_server, BatchRequest(number))
-            self._asked += 1
+        for coming in itertools.islice(self._coming, AHEAD):
+            if coming.request is None:
+                coming.request = next(self._numbers)
+                self._asked[coming.request] = coming
+                self._send(coming, coming.request)
         if len(self._coming) <= AHEAD and not self._requested and not self._over:
             self._requested = True
             self._line.tell(WorkRequest())
 
+    def _send(self, coming: Coming, request: int) -> None:
+        coming.asked = self._view.parts[coming.workload.part]
+        self._fabric.send(coming.asked, BatchRequest(request, coming.workload.part, coming.batch))
+
     def _given(self, source: int, message: Workload) -> None:
         self._requested = False
-        self._coming.extend((message, number) for number in message.batches)
+        self._coming.extend(Coming(message, batch) for batch in message.batches)
         self._ask()
 
     def _ended(self, source: int, message: NoMoreWork) -> None:
@@ -85,13 +159,28 @@ class Batches:
         self._over = True
 
     def _arrived(self, source: int, message: BatchReady) -> None:
-        if self._fabric.place(source) is not None:
-            self._ready[source, message.batch].append(message)
-            return
+        coming = self._asked.get(message.number)
+        if coming is None or coming.asked != source or (coming.copying and coming.blob is not None):
+            self._fabric.send(source, BatchTaken(message.number))  # an answer too many is given back
+        elif coming.blob is None and not coming.copying:
+            if self._fabric.place(source) is not None:
+                self._use(coming, self._fabric.view(source, message.offset, message.size))
+            else:
+                self._copy(coming, source, message)
+
+    def _copy(self, coming: Coming, source: int, message: BatchReady) -> None:
+        coming.copying = True
         blob = np.empty(message.size, np.uint8)
 
         def copied() -> None:
-            self._fabric.send(source, BatchTaken(message.batch))
-            self._ready[source, message.batch].append(blob)
+            self._fabric.send(source, BatchTaken(message.number))
+            if coming.asked == source:
+                self._use(coming, blob)
 
         self._fabric.fetch(source, message.offset, blob, copied)
+
+    def _use(self, coming: Coming, blob: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        coming.blob = blob
+        if coming.again is not None and coming.again > self._resumed:
+            self._resumed = coming.again
+            self._line.tell(Resumed(coming.again))

@@ -14,7 +14,7 @@ from mpips.messages import Pull, PullReply, PullScan, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.lane import Lane
-from mpips.worker.keys import Keys
+from mpips.worker.keys import Keys, Placement
 from mpips.worker.outgoing import Outgoing
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ class Far:
     ----------
     spec, index : the table and its number in the job.
     headers : arena offset of its first shard header, at every server.
-    heads : server of each shard.
+    placement : which server has which shard.
     fabric, issued : this worker's.
     outgoing : what this worker sends to the table's servers.
     """
@@ -46,7 +46,7 @@ class Far:
         spec: TableSpec,
         index: int,
         headers: int,
-        heads: Sequence[int],
+        placement: Placement,
         fabric: Fabric,
         issued: Issued,
         outgoing: Outgoing,
@@ -54,14 +54,17 @@ class Far:
         self._spec = spec
         self._index = index
         self._headers = headers
-        self._heads = heads
         self._fabric = fabric
         self._issued = issued
         self._outgoing = outgoing
-        servers = sorted(set(heads))
-        self._servers = {i: server for i, server in enumerate(servers) if fabric.place(server) is None}
-        self._blocks: dict[int, int] = {}
         self._answers: dict[int, Lane] = {}
+        self.viewed(placement)
+
+    def viewed(self, placement: Placement) -> None:
+        """Take another placement."""
+        self._placement = placement
+        self._servers = {i: each for i, each in enumerate(placement.servers) if self._fabric.place(each) is None}
+        self._blocks: dict[int, int] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -89,10 +92,12 @@ class Far:
         laid = self._outgoing.lay(task, "request", {server: (part, NO_VALUES) for server, part in asked.items()})
         asked_flags = (above.slot, above.threshold) if above is not None else None
 
+        view = self._placement.view
+
         def send(time: int, after: list[int]) -> None:
-            for server, (at, _, count, coded) in laid.items():
+            for server, (at, _, count, coded, _) in laid.items():
                 coded = coded if filtered else None
-                self._fabric.send(server, Pull(time, after, self._index, count, at, coded, asked_flags))
+                self._fabric.send(server, Pull(time, after, view, self._index, count, at, coded, asked_flags))
 
         def answered(source: int, reply: PullReply) -> None:
             start, end = groups[source]
@@ -150,9 +155,11 @@ class Far:
     ) -> None:
         """Ask all servers elsewhere for the keys in ``[lo, hi)`` that they have; add them to `found`, then `finish`."""
 
+        view = self._placement.view
+
         def send(time: int, after: list[int]) -> None:
             for server in self._servers.values():
-                self._fabric.send(server, PullScan(time, after, self._index, lo, hi))
+                self._fabric.send(server, PullScan(time, after, view, self._index, lo, hi))
 
         def answered(source: int, reply: PullReply) -> None:
             keys = np.empty(reply.count, np.uint64)
@@ -179,7 +186,7 @@ class Far:
         The shard's header tells its place, which stays; read at rest, it is read before and after.
         """
         self._outgoing.fetched += cells.nbytes
-        head, at = self._heads[shard], self._headers + shard * header.BYTES
+        head, at = self._placement.heads[shard], self._headers + shard * header.BYTES
         words = np.empty(header.WORDS, np.int64)
         offset = row * self._spec.row_bytes
 

@@ -32,14 +32,16 @@ class Keys:
     array : (n,) uint64, the keys.
     order : (n,) int64, their positions grouped by server and shard; of size 0 when they are so already.
     bounds : where the group of each server begins and ends, one more than there are servers.
+    placement : which has these servers; another one groups them anew.
     """
 
-    __slots__ = ("array", "bounds", "order")
+    __slots__ = ("array", "bounds", "order", "placement")
 
     def __init__(self, array: Array, order: Array, bounds: list[int]) -> None:
         self.array = array
         self.order = order
         self.bounds = bounds
+        self.placement: Placement | None = None
 
 
 class Placement:
@@ -48,6 +50,7 @@ class Placement:
     Parameters
     ----------
     spec : the table.
+    view : the number of the view that says so.
     heads : server of each shard.
 
     Attributes
@@ -55,7 +58,8 @@ class Placement:
     servers : all of them, in order.
     """
 
-    def __init__(self, spec: TableSpec, heads: Sequence[int]) -> None:
+    def __init__(self, spec: TableSpec, view: int, heads: Sequence[int]) -> None:
+        self.view = view
         self.heads = heads
         self.servers = sorted(set(heads))
         self._spec = spec
@@ -63,8 +67,24 @@ class Placement:
         self._server_of = np.array([position[head] for head in heads], np.int64)
 
     def keys(self, keys: Any) -> Keys:
-        """Check a key list and group it by server; see `key_list`."""
-        return key_list(self._spec, keys, self._server_of, len(self.servers))
+        """Check a key list and group it by server; see `key_list`. One that was grouped for another placement is
+        grouped for this one.
+        """
+        if not isinstance(keys, Keys):
+            grouped = key_list(self._spec, keys, self._server_of, len(self.servers))
+        elif keys.placement is self:
+            return keys
+        else:
+            grouped = key_list(self._spec, keys.array, self._server_of, len(self.servers))
+            keys.order, keys.bounds = grouped.order, grouped.bounds
+            grouped = keys
+        grouped.placement = self
+        return grouped
+
+    def changed_from(self, other: "Placement") -> set[int]:
+        """The servers that have other shards here than in another placement."""
+        pairs = zip(self.heads, other.heads, strict=True)
+        return {server for pair in pairs if pair[0] != pair[1] for server in pair}
 
     def servers_of(self, lo: int, hi: int) -> list[int]:
         """The servers that have any of the positions ``[lo, hi)``."""

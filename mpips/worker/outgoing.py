@@ -7,6 +7,7 @@ import numpy as np
 
 from mpips.fabric import ArenaFull, Fabric
 from mpips.filters import Chain, Direction, Wire
+from mpips.filters.base import Packet
 from mpips.filters.of_table import chain_of, kkt_of
 from mpips.messages import Coded, Traffic
 from mpips.table import TableSpec
@@ -16,12 +17,15 @@ Array = np.ndarray[Any, Any]
 
 
 class Laid(NamedTuple):
-    """A packet in the arena: where its keys and values are, how many entries, and how filters packed them."""
+    """A packet in the arena: where its keys and values are, how many entries, how filters packed them, and what it
+    would be without those that only make it smaller.
+    """
 
     keys: int
     values: int
     entries: int
     coded: Coded | None
+    plain: Packet
 
 
 class Outgoing:
@@ -60,6 +64,12 @@ class Outgoing:
             self._chains[server, direction] = found
         return found
 
+    def forget(self, servers: Iterable[int]) -> None:
+        """Begin again with these servers: what was encoded last for them has not been taken, or they are dead."""
+        for (server, _), chain in self._chains.items():
+            if server in servers:
+                chain.forget()
+
     def lay(self, task: Task[Any], direction: Direction, parts: dict[int, tuple[Array, Array]]) -> dict[int, Laid]:
         """Pack what goes to each server, keys (n,) and values (n, width), and lay it into the arena until the task is
         over.
@@ -90,15 +100,14 @@ class Outgoing:
             self._fabric.arena[middle : middle + wire.values.nbytes] = wire.values
             far = self._fabric.place(server) is None
             coded = Coded(wire.keys.nbytes, wire.values.nbytes, wire.notes) if far else None
-            laid[server] = Laid(at, middle, wire.count, coded)
+            laid[server] = Laid(at, middle, wire.count, coded, wire.plain)
             at += _room(wire)
         return laid
 
-    def count(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Count bytes that go without filters to servers, ``(server, bytes)``: those on other nodes."""
-        if self._alone:
-            return
-        self._plain += sum(size for server, size in sizes if self._fabric.place(server) is None)
+    def count(self, server: int, size: int) -> None:
+        """Count bytes that go to a server without filters, if it is on another node."""
+        if not self._alone and self._fabric.place(server) is None:
+            self._plain += size
 
     def traffic(self) -> Traffic:
         """All of it up to now."""

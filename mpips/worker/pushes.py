@@ -1,23 +1,29 @@
-"""The pushes of one worker to one table: laid into its arena, sent in order, and remembered until they are applied."""
+"""The pushes of one worker to one table: laid into its arena, sent in order, and remembered until every copy has them.
+
+Until then they may have to be sent again: when a view gives shards to other servers, what those that had them before
+have not acknowledged goes to the new ones, before anything else does.
+"""
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
+from mpips.kernels.copies import group_starts
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import Push
+from mpips.messages import Coded, Push, PushReply
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
-from mpips.tasks.issued import SendIt
 from mpips.tasks.lane import Lane
 from mpips.worker.keys import KeyRangeError, Keys, Placement, key_range
 from mpips.worker.outgoing import Outgoing
+from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
+Segment = tuple[int, int]
 
 
 class ShapeError(Error, ValueError):
@@ -28,6 +34,57 @@ class NonFiniteError(Error, ValueError):
     """NaN or infinite values in a push, which is refused as a whole."""
 
 
+class Part(NamedTuple):
+    """What one server is sent of a push: its rows, as segments of them, and if filters packed them where that lies."""
+
+    server: int
+    segments: list[Segment]
+    packed: tuple[int, int, int, Coded | None] | None = None
+    again: bool = False
+
+
+class Sending:
+    """A push under way.
+
+    Attributes
+    ----------
+    task, identity, step, lo, hi : of the push.
+    keys : (n,) uint64, grouped by server and shard; None for a range.
+    values : (n, push_width) of the table's dtype, in this order.
+    slot : where keys and then values lie in the arena; None where filters packed them.
+    parts : what each server is sent that has not acknowledged it, by the part's number.
+    placement : by which they were split.
+    """
+
+    __slots__ = ("hi", "identity", "keys", "lo", "numbers", "parts", "placement", "slot", "step", "task", "values")
+
+    def __init__(
+        self,
+        task: Task[None],
+        number: tuple[int, int],
+        about: tuple[int, int],
+        keys: Array | None,
+        values: Array,
+        slot: int | None,
+        placement: Placement,
+    ) -> None:
+        self.task = task
+        self.identity, self.step = number
+        self.lo, self.hi = about
+        self.keys = keys
+        self.values = values
+        self.slot = slot
+        self.numbers = 0
+        self.parts: dict[int, Part] = {}
+        self.placement = placement
+
+    def add(self, part: Part) -> int:
+        """A part, and its number."""
+        self.numbers += 1
+        self.parts[self.numbers] = part
+        return self.numbers
+
+
 class Pushes:
     """One for each table of a worker.
 
@@ -36,10 +93,12 @@ class Pushes:
     spec, index : the table and its number in the job.
     placement : which server has which of its shards.
     fabric, issued, outgoing : this worker's.
+    steps : numbers them.
+    resumed : called with the number of a view when the first push that was sent again for it is acknowledged.
 
     Attributes
     ----------
-    sent : how many have been sent; the next one's step is one more.
+    sent : how many have been sent.
     """
 
     def __init__(
@@ -50,6 +109,8 @@ class Pushes:
         fabric: Fabric,
         issued: Issued,
         outgoing: Outgoing,
+        steps: Steps,
+        resumed: Callable[[int], None],
     ) -> None:
         self.sent = 0
         self._spec = spec
@@ -58,9 +119,11 @@ class Pushes:
         self._fabric = fabric
         self._issued = issued
         self._outgoing = outgoing
+        self._steps = steps
+        self._resumed = resumed
         self._push_bytes = spec.push_width * spec.itemsize
-        self._lane = Lane()
-        self._made: deque[Task[None]] = deque()
+        self.lane = Lane()
+        self._made: deque[Sending] = deque()
 
     def push(self, keys: Any, values: Any, after: list[Task[Any]], within: range | slice | None) -> Task[None]:
         """As `Table.push`."""
@@ -73,13 +136,12 @@ class Pushes:
             if not self._spec.push_filters:
                 return self._push_range(lo, hi, rows, after)
             keys, within = np.arange(lo, hi, dtype=np.uint64), range(lo, hi)
-        if not isinstance(keys, Keys):
-            keys = self._placement.keys(keys)
-        lo, hi = self._about(keys, within)
+        keys = self._placement.keys(keys)
+        about = self._about(keys, within)
         rows = self._rows(values, keys.array.size)
         if self._outgoing.filters_pushes:
-            return self._push_filtered(keys, rows, lo, hi, after)
-        return self._push_keys(keys, rows, lo, hi, after)
+            return self._push_filtered(keys, rows, about, after)
+        return self._push_keys(keys, rows, about, after)
 
     def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:
         """The positions that a push of a key list is about."""
@@ -103,16 +165,15 @@ class Pushes:
             raise ShapeError(f'table "{self._spec.name}": {n} keys need values of shape {shape}, got {rows.shape}')
         return rows.reshape(n, width)
 
-    def _push_keys(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
+    def _push_keys(self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]]) -> Task[None]:
         spec, n = self._spec, keys.array.size
         task: Task[None] = Task(self._issued, f'push of {n:,} keys to table "{self._spec.name}"')
         if n == 0 and not spec.aggregate:
             self._issued.when(task, lambda: task.finish(None), after)
             return task
         slot = self._issued.room(n * (8 + self._push_bytes))
-        at = slot + 8 * n
         own_keys = self._fabric.values(self._fabric.rank, slot, n, "uint64")
-        cells = self._fabric.values(self._fabric.rank, at, values.size, spec.dtype)
+        cells = self._fabric.values(self._fabric.rank, slot + 8 * n, values.size, spec.dtype)
         if keys.order.size:
             np.take(keys.array, keys.order, out=own_keys, mode="clip")  # "raise" would buffer
             bad = copy_finite_rows(values, keys.order, cells.reshape(values.shape))
@@ -122,32 +183,27 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, keys.array)
-        parts = self._parts(keys, lo, hi)
-        self._outgoing.count((server, (end - start) * (8 + self._push_bytes)) for server, (start, end) in parts.items())
-
-        def send(time: int, after: list[int]) -> None:
-            self.sent += 1
-            for server, (start, end) in parts.items():
-                own = slot + 8 * start, at + start * self._push_bytes
-                self._fabric.send(server, Push(time, after, self._index, self.sent, lo, hi, end - start, *own, None))
-
+        sending = Sending(task, self._steps.next(), about, own_keys, cells.reshape(values.shape), slot, self._placement)
+        for server, (start, end) in self._groups(keys, about).items():
+            sending.add(Part(server, [(start, end)] if end > start else []))
+            self._outgoing.count(server, (end - start) * (8 + self._push_bytes))
         task.on_end(lambda: self._fabric.space.free(slot))
-        return self._send(task, parts, send, after)
+        return self._send(sending, after)
 
-    def _parts(self, keys: Keys, lo: int, hi: int) -> dict[int, tuple[int, int]]:
+    def _groups(self, keys: Keys, about: tuple[int, int]) -> dict[int, Segment]:
         """The servers that a push of keys goes to, and where the group of each begins and ends.
 
         A table that aggregates has it sent to all servers of the range: they count who has pushed.
         """
         bounds = keys.bounds
-        about = self._placement.servers_of(lo, hi) if self._spec.aggregate else ()
+        counting = self._placement.servers_of(*about) if self._spec.aggregate else ()
         return {
             server: (bounds[i], bounds[i + 1])
             for i, server in enumerate(self._placement.servers)
-            if bounds[i + 1] > bounds[i] or server in about
+            if bounds[i + 1] > bounds[i] or server in counting
         }
 
-    def _push_filtered(self, keys: Keys, values: Array, lo: int, hi: int, after: list[Task[Any]]) -> Task[None]:
+    def _push_filtered(self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]]) -> Task[None]:
         """The same through the table's filters, which are one chain for each server."""
         task: Task[None] = Task(self._issued, f'push of {keys.array.size:,} keys to table "{self._spec.name}"')
         order = keys.order if keys.order.size else np.arange(keys.array.size)
@@ -155,24 +211,26 @@ class Pushes:
         bad = copy_finite_rows(values, order, grouped)
         if bad:
             self._refuse(bad, values, keys.array)
-        parts = {
+        number = self._steps.next()  # also when the filters leave nothing: a batch done again may drop other entries
+        groups = {
             server: (keys.array[order[start:end]], grouped[start:end])
-            for server, (start, end) in self._parts(keys, lo, hi).items()
+            for server, (start, end) in self._groups(keys, about).items()
         }
-        laid = self._outgoing.lay(task, "push", parts)
+        laid = self._outgoing.lay(task, "push", groups)
         if not self._spec.aggregate:
             laid = {server: packet for server, packet in laid.items() if packet.entries}
         if not laid:
             self._issued.when(task, lambda: task.finish(None), after)
             return task
-
-        def send(time: int, after: list[int]) -> None:
-            self.sent += 1
-            for server, (at, middle, count, coded) in laid.items():
-                message = Push(time, after, self._index, self.sent, lo, hi, count, at, middle, coded)
-                self._fabric.send(server, message)
-
-        return self._send(task, laid, send, after)
+        plain_keys = np.concatenate([packet.plain.entries() for packet in laid.values()])
+        plain_values = np.concatenate([packet.plain.values for packet in laid.values()])
+        sending = Sending(task, number, about, plain_keys, plain_values, None, self._placement)
+        start = 0
+        for server, (at, middle, count, coded, plain) in laid.items():
+            end = start + plain.values.shape[0]
+            sending.add(Part(server, [(start, end)], (at, middle, count, coded)))
+            start = end
+        return self._send(sending, after)
 
     def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
         task: Task[None] = Task(self._issued, f'push of rows [{lo}, {hi}) to table "{self._spec.name}"')
@@ -185,17 +243,12 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, range(lo, hi))
-        servers = self._placement.servers_of(lo, hi)
-
-        def send(time: int, after: list[int]) -> None:
-            self.sent += 1
-            message = Push(time, after, self._index, self.sent, lo, hi, hi - lo, None, slot, None)
-            for server in servers:
-                self._fabric.send(server, message)
-
+        sending = Sending(task, self._steps.next(), (lo, hi), None, cells.reshape(values.shape), slot, self._placement)
+        for server in self._placement.servers_of(lo, hi):
+            sending.add(Part(server, []))
+            self._outgoing.count(server, values.nbytes)
         task.on_end(lambda: self._fabric.space.free(slot))
-        self._outgoing.count((server, values.nbytes) for server in servers)
-        return self._send(task, servers, send, after)
+        return self._send(sending, after)
 
     def _refuse(self, bad: int, values: Array, keys: Any) -> None:
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
@@ -204,29 +257,145 @@ class Pushes:
             f"the first at key {keys[row]}"
         )
 
-    def _send(self, task: Task[None], servers: Iterable[int], send: SendIt, after: list[Task[Any]]) -> Task[None]:
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self, sending: Sending, after: list[Task[Any]]) -> Task[None]:
         self._drop_finished()
-        self._made.append(task)
-        self._issued.issue(task, servers, send, after, lane=self._lane)
+        task = sending.task
+        self._made.append(sending)
+
+        def send(time: int, after: list[int]) -> None:
+            self.sent += 1
+            if sending.placement is not self._placement:
+                self._split_again(sending, self._placement.changed_from(sending.placement))
+            for number in sending.parts:
+                self._post(sending, number, after)
+
+        def replied(source: int, message: PushReply) -> None:
+            part = sending.parts.pop(message.part, None)
+            if part is None:
+                return
+            if part.again:
+                self._resumed(self._placement.view)
+            if not any(other.server == source for other in sending.parts.values()) and self._issued.received(
+                task, source
+            ):
+                task.finish(None)
+
+        servers = {part.server for part in sending.parts.values()}
+        self._issued.issue(task, servers, send, after, replied, lane=self.lane)
         return task
+
+    def _post(self, sending: Sending, number: int, after: list[int]) -> None:
+        """Send a part."""
+        part, task = sending.parts[number], sending.task
+        keys, values, count, coded, more = self._place_of(sending, part)
+        self._fabric.send(
+            part.server,
+            Push(
+                task.time, after, sending.placement.view, number, self._index, sending.identity, sending.step,
+                sending.lo, sending.hi, count, keys, values, coded, more,
+            ),
+        )  # fmt: skip
+
+    def _place_of(
+        self, sending: Sending, part: Part
+    ) -> tuple[int | None, int, int, Coded | None, list[tuple[int, int, int]]]:
+        """Where a part's keys and values lie, how many they are, how they are packed, and where more of them lie."""
+        if part.packed is not None:
+            return *part.packed, []
+        slot = sending.slot
+        assert slot is not None
+        if sending.keys is None:
+            return None, slot, sending.values.shape[0], None, []
+        cells = slot + 8 * sending.keys.size
+        places = [
+            (slot + 8 * start, cells + start * self._push_bytes, end - start) for start, end in part.segments
+        ] or [(slot, cells, 0)]
+        return *places[0], None, places[1:]
+
+    def viewed(self, placement: Placement, changed: set[int]) -> None:
+        """Take another placement: what went to servers that have other shards now goes to those that have them."""
+        self._placement = placement
+        self._outgoing.forget(changed)
+        for sending in self._made:
+            if sending.task.time and not sending.task.finished:
+                after = [other.time for other in sending.task.before if not other.finished]
+                for number in self._split_again(sending, changed):
+                    self._post(sending, number, after)
+
+    def _split_again(self, sending: Sending, changed: set[int]) -> list[int]:
+        """Split what the servers in `changed` were sent, or were to be sent, among those that have the shards now; the
+        numbers of the new parts.
+        """
+        before, now, task = sending.placement, self._placement, sending.task
+        affected = {number: part for number, part in sending.parts.items() if part.server in changed}
+        sending.placement = now
+        if not affected:
+            return []
+        had = {part.server for part in affected.values()}
+        segments = self._segments(sending, affected.values())
+        if sending.keys is None or self._spec.aggregate:
+            bits = self._spec.shard_bits if self._spec.kind == "dense" else 0
+            for shard in range(sending.lo >> bits, ((sending.hi - 1) >> bits) + 1):
+                if before.heads[shard] in had:
+                    segments.setdefault(now.heads[shard], [])
+        for number in affected:
+            del sending.parts[number]
+        if sending.keys is not None and sending.slot is None:
+            self._lay_plain(sending)
+        numbers = [sending.add(Part(server, segments[server], again=True)) for server in sorted(segments)]
+        task.peers = {part.server for part in sending.parts.values()}
+        task.asked |= task.peers
+        return numbers
+
+    def _segments(self, sending: Sending, parts: Iterable[Part]) -> dict[int, list[Segment]]:
+        """The segments of some parts' rows, cut where another server has the shard, by server."""
+        spec, found = self._spec, dict[int, list[Segment]]()
+        for start, end in (segment for part in parts for segment in part.segments):
+            assert sending.keys is not None
+            shards, starts = np.empty(end - start, np.int64), np.empty(end - start + 1, np.int64)
+            count = group_starts(sending.keys[start:end], spec.kind == "dense", spec.shard_bits, shards, starts)
+            for i in range(count):
+                segments = found.setdefault(self._placement.heads[shards[i]], [])
+                first, last = start + int(starts[i]), start + int(starts[i + 1])
+                if i > 0 and segments and segments[-1][1] == first:  # within a segment keys are in order
+                    first = segments.pop()[0]
+                segments.append((first, last))
+        return found
+
+    def _lay_plain(self, sending: Sending) -> None:
+        """Lay what filters had packed into the arena as it is: another server could not unpack it."""
+        assert sending.keys is not None
+        keys, values = sending.keys, sending.values
+        slot = self._fabric.space.allocate(keys.nbytes + values.nbytes)
+        self._fabric.arena[slot : slot + keys.nbytes] = keys.view(np.uint8)
+        self._fabric.arena[slot + keys.nbytes : slot + keys.nbytes + values.nbytes] = values.reshape(-1).view(np.uint8)
+        sending.slot = slot
+        sending.task.on_end(lambda: self._fabric.space.free(slot))
 
     # --- those under way --------------------------------------------------------------------------------------------
 
     def _drop_finished(self) -> None:
-        while self._made and self._made[0].finished and self._made[0].error is None:
+        while self._made and self._made[0].task.finished and self._made[0].task.error is None:
             self._made.popleft()
 
     def unfinished(self) -> list[Task[None]]:
         """Those that are not applied yet."""
-        return [push for push in self._made if not push.finished]
+        return [sending.task for sending in self._made if not sending.task.finished]
 
     def older(self, delay: int | None) -> list[Task[None]]:
         """Those that a pull must come after: all but the newest `delay`, and those that failed."""
         self._drop_finished()
         surplus = 0 if delay is None else len(self._made) - delay
-        return [self._made[i] for i in range(max(surplus, 0))]
+        return [self._made[i].task for i in range(max(surplus, 0))]
 
     def settle(self) -> None:
         """Wait until all are applied; the error of one that failed is raised."""
         while self._made:
-            self._made.popleft().wait()
+            oldest = self._made[0]
+            try:
+                oldest.task.wait()
+            finally:
+                if self._made and self._made[0] is oldest:
+                    self._made.popleft()

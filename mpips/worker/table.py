@@ -5,7 +5,7 @@ answer that the server leaves in its arena. A push leaves keys and values in thi
 message.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from mpips.fabric import Fabric
 from mpips.filters import Direction, Kkt
 from mpips.functions import FunctionError, find, reduce_replies, unpack
 from mpips.messages import CallShards, ShardsReply, Taken, Traffic
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.view import View
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.worker.algebra import Algebra
@@ -22,6 +24,7 @@ from mpips.worker.keys import Keys, Placement, key_range
 from mpips.worker.near import Near
 from mpips.worker.outgoing import Outgoing
 from mpips.worker.pushes import Pushes, ShapeError
+from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -35,8 +38,10 @@ class Table(Algebra):
     spec : the table.
     index : its number in the job.
     headers : arena offset of its first shard header, at every server.
-    heads : server of each shard.
+    view : which says which server has which shard.
     fabric, issued : this worker's.
+    identity : whose pushes those between batches are.
+    resumed : called with the number of a view when the first push that was sent again for it is acknowledged.
     delay : pushes of this worker that may be unfinished when it pulls; None: any number. Of a table with `aggregate`,
         a push is finished when those of all workers are. It may change at any time.
     """
@@ -46,21 +51,28 @@ class Table(Algebra):
         spec: TableSpec,
         index: int,
         headers: int,
-        heads: Sequence[int],
+        view: View,
         fabric: Fabric,
         issued: Issued,
+        identity: int,
+        resumed: Callable[[int], None],
         delay: int | None = None,
     ) -> None:
         self.spec = spec
         self.delay = delay
         self._index = index
+        self._headers = headers
         self._fabric = fabric
         self._issued = issued
-        self._placement = Placement(spec, heads)
-        self._near = Near(spec, headers, heads, fabric)
+        self._placement = Placement(spec, view.number, chains_of(view, spec).heads.tolist())
+        self._near = Near(spec, headers, self._placement.heads, fabric)
         self._outgoing = Outgoing(spec, fabric, issued)
-        self._far = Far(spec, index, headers, heads, fabric, issued, self._outgoing)
-        self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing)
+        self._far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing)
+        self._steps = Steps(identity)
+        self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing, self._steps, resumed)
+        self._answering: dict[
+            Task[Any], Callable[[], None]
+        ] = {}  # what servers were asked to answer, and asking it again
 
     @property
     def name(self) -> str:
@@ -80,6 +92,34 @@ class Table(Algebra):
             when they are not sorted, not unique or not in the table.
         """
         return self._placement.keys(keys)
+
+    def viewed(self, view: View) -> None:
+        """Take another view: what servers have not done or answered that have other shards now, or are dead, is asked
+        again.
+        """
+        placement = Placement(self.spec, view.number, chains_of(view, self.spec).heads.tolist())
+        changed = placement.changed_from(self._placement)
+        if not changed:
+            return
+        self._placement = placement
+        self._near = Near(self.spec, self._headers, placement.heads, self._fabric)
+        self._far.viewed(placement)
+        self._pushes.viewed(placement, changed)
+        for task, ask in list(self._answering.items()):
+            if task.finished:
+                del self._answering[task]
+            elif task.peers & changed:
+                self._issued.withdraw(task)
+                ask()
+
+    def _ask(self, task: Task[Any], ask: Callable[[], None]) -> None:
+        """Begin what servers are to answer, in a way that can be repeated."""
+        self._answering[task] = ask
+        task.on_end(lambda: self._drop(task))
+        ask()
+
+    def _drop(self, task: Task[Any]) -> None:
+        self._answering.pop(task, None)
 
     def _shape(self, n: int) -> Shape:
         return (n,) if self.spec.width == 1 else (n, self.spec.width)
@@ -109,6 +149,18 @@ class Table(Algebra):
             for wrong keys, values of another shape, or NaN or infinite ones; nothing is sent.
         """
         return self._pushes.push(keys, values, self._issued.known(after), within)
+
+    def begin_batch(self, identity: int, counter: int) -> None:
+        """What is pushed from now on belongs to the batch of this number of all that this identity was given."""
+        self._steps.begin_batch(identity, counter)
+
+    def end_batch(self) -> None:
+        """What is pushed from now on belongs to no batch."""
+        self._steps.end_batch()
+
+    def pass_by(self, identity: int, counter: int) -> None:
+        """The batches up to this one of an identity are over, whoever did them."""
+        self._steps.pass_by(identity, counter)
 
     def unfinished(self) -> list[Task[None]]:
         """The pushes of this worker that are not acknowledged yet."""
@@ -177,8 +229,7 @@ class Table(Algebra):
             rows, stop = self._result(hi - lo, out), hi
             self._issued.when(task, lambda: self._pull_range(task, lo, stop, rows, consistent), before)
             return task
-        if not isinstance(keys, Keys):
-            keys = self.keys(keys)
+        keys = self.keys(keys)
         listed, rows = keys, self._result(keys.array.size, out)
         asked = self._asked(above, rows.shape[0])
         task = Task(self._issued, f'pull of {rows.shape[0]:,} keys from table "{self.name}"')
@@ -213,21 +264,36 @@ class Table(Algebra):
         return Above(*above, np.zeros(n, np.bool_))
 
     def _pull_keys(self, task: Task[Any], keys: Keys, out: Array, above: Above | None, after: list[Task[Any]]) -> None:
-        if self._near.shards:
-            self._near.gather(keys.array, out.reshape(-1))
-            if above is not None:
-                self._near.above(keys.array, *above)
-
         def finish() -> None:
             values = out.reshape(self._shape(out.shape[0]))
             task.finish(values if above is None else (values, above.out))
 
-        if self._far and self._far.among(keys):
-            self._far.pull_keys(task, keys, out, after, finish, above)
+        def gather() -> bool:
+            if self._near.shards:
+                self._near.gather(keys.array, out.reshape(-1))
+                if above is not None:
+                    self._near.above(keys.array, *above)
+            return bool(self._far and self._far.among(self.keys(keys)))
+
+        def ask() -> None:
+            if gather():
+                self._far.pull_keys(task, keys, out, after, finish, above)
+            else:
+                finish()
+
+        if self._far and self._far.among(self.keys(keys)):
+            self._ask(task, ask)
         else:
+            gather()
             finish()
 
     def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
+        if self._far:
+            self._ask(task, lambda: self._read_range(task, lo, hi, out, consistent))
+        else:
+            self._read_range(task, lo, hi, out, consistent)
+
+    def _read_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
         bits, width, flat = self.spec.shard_bits, self.spec.width, out.reshape(-1)
         far = []
         for shard in range(lo >> bits, ((hi - 1) >> bits) + 1) if hi > lo else ():
@@ -244,7 +310,7 @@ class Table(Algebra):
 
         def one() -> None:
             left[0] -= 1
-            if left[0] <= 0:
+            if left[0] <= 0 and not task.finished:
                 task.peers = set()
                 task.finish(out.reshape(self._shape(out.shape[0])))
 
@@ -295,13 +361,39 @@ class Table(Algebra):
         slot = self._issued.room(numbers.nbytes)
         self._fabric.values(self._fabric.rank, slot, numbers.size, "float64")[:] = numbers
         task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
-        dense = self.spec.kind == "dense" and hi is not None
-        servers = (dense and self._placement.servers_of(lo, hi or 0)) or self._placement.servers
-        replies: dict[int, Any] = {}
         task.on_end(lambda: self._fabric.space.free(slot))
+        known = find(function)
+        number = self._steps.next() if known.writes else (0, 0)
+
+        def ask() -> None:
+            self._ask_servers(task, function, (lo, hi), number, (slot, numbers), before)
+
+        self._ask(task, ask)
+        return task
+
+    def _ask_servers(
+        self,
+        task: Task[Any],
+        function: str,
+        keys: tuple[int, int | None],
+        number: tuple[int, int],
+        argument: tuple[int, Array],
+        before: Iterable[Task[Any]],
+    ) -> None:
+        """Have all servers of a key range run a function; its argument lies in a slot of the arena."""
+        (lo, hi), (slot, numbers) = keys, argument
+        placement, replies = self._placement, dict[int, Any]()
+        dense = self.spec.kind == "dense" and hi is not None
+        servers = (dense and placement.servers_of(lo, hi or 0)) or placement.servers
 
         def send(time: int, after: list[int]) -> None:
-            message = CallShards(time, after, self._index, function, lo, hi, slot, numbers.size)
+            if placement is not self._placement:
+                self._issued.withdraw(task)
+                self._answering[task]()
+                return
+            message = CallShards(
+                time, after, placement.view, self._index, *number, function, lo, hi, slot, numbers.size
+            )
             for server in servers:
                 self._fabric.send(server, message)
 
@@ -316,8 +408,7 @@ class Table(Algebra):
 
             self._fabric.fetch(source, reply.offset, data, arrived)
 
-        self._issued.issue(task, servers, send, before, answered)
-        return task
+        self._issued.issue(task, servers, send, before, answered, self._pushes.lane if number[1] else None)
 
     def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:
         try:
@@ -332,6 +423,12 @@ class Table(Algebra):
         self._fabric.wait(lambda: self._near.copy_at_rest(shard, row, cells), what)
 
     def _scan(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
+        if self._far:
+            self._ask(task, lambda: self._scan_all(task, lo, hi, after))
+        else:
+            self._scan_all(task, lo, hi, after)
+
+    def _scan_all(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
         found = [self._near.scan(shard, lo, hi) for shard in sorted(self._near.shards)]
 
         def finish() -> None:

@@ -14,11 +14,13 @@ from mpips.fabric.meter import Meter
 from mpips.filters import KeyCache
 from mpips.messages import (
     Begin,
+    Cancelled,
     Finished,
     KeysGiven,
     KeysWanted,
     Load,
     Report,
+    Resumed,
     SetDelay,
     Sum,
     SumReply,
@@ -28,8 +30,7 @@ from mpips.messages import (
     Workload,
 )
 from mpips.metrics import BINS, pack
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.line import Line
+from mpips.scheduler.line import SCHEDULER, Line
 from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.tasks import Issued, Task, TaskRefused
@@ -89,8 +90,9 @@ class Worker:
         self._line = line
         self._delay = delay
         self._issued = issued
-        self._batches = Batches(fabric, line)
+        self._batches = Batches(fabric, view, line)
         self._begun = False
+        self._resumed = view.number  # the last view of which this worker has told that it goes on
         self.on_begin: Callable[[], None] | None = None
         self._sums = 0
         self._meter = Meter(fabric)
@@ -99,6 +101,7 @@ class Worker:
         self._giving: deque[Giving] = deque()
         self._stretch: int | None = None
         fabric.on(SetDelay, self._set_delay)
+        fabric.on(Cancelled, self._cancelled)
         fabric.on(KeysWanted, self._keys_wanted)
         fabric.on(Taken, self._keys_taken)
         fabric.background.append(self._report_load)
@@ -110,8 +113,10 @@ class Worker:
         ):
             self._stretch = self._fabric.space.allocate(STRETCH)
         for index, spec in enumerate(message.tables):
-            heads = chains_of(self._view, spec).heads.tolist()
-            self.tables[spec.name] = Table(spec, index, offsets[index], heads, self._fabric, self._issued, self._delay)
+            self.tables[spec.name] = Table(
+                spec, index, offsets[index], self._view, self._fabric, self._issued, message.identity, self._resume,
+                self._delay,
+            )  # fmt: skip
         self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
         self._meter.begin()
@@ -121,6 +126,13 @@ class Worker:
     def _set_delay(self, source: int, message: SetDelay) -> None:
         for table in self.tables.values():
             table.delay = message.delay
+
+    def _cancelled(self, source: int, message: Cancelled) -> None:
+        """Another worker was faster; its pushes count as this one's would have."""
+        workload = self._batches.cancel(message.number)
+        if workload is not None and workload.train:
+            for table in self.tables.values():
+                table.pass_by(workload.identity, workload.first + len(workload.batches) - 1)
 
     def _keys_wanted(self, source: int, message: KeysWanted) -> None:
         table = list(self.tables.values())[message.table]
@@ -146,9 +158,22 @@ class Worker:
         if self._giving:
             self._give_part()
 
+    def viewed(self, old: View, new: View) -> None:
+        """There is a new view: other ranks may have what this one was dealing with."""
+        self._view = new
+        for table in self.tables.values():
+            table.viewed(new)
+        self._batches.viewed(old, new)
+
+    def _resume(self, view: int) -> None:
+        """What had to be sent again for a view goes on: the first of it is told."""
+        if view > self._resumed:
+            self._resumed = view
+            self._line.tell(Resumed(view))
+
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do."""
-        self._fabric.wait(lambda: self._begun, "the start of the job", lambda: {self._line.scheduler}, timeout=None)
+        self._fabric.wait(lambda: self._begun, "the start of the job", timeout=None)
 
     def table(self, name: str) -> Table:
         """A table of the job.
@@ -199,7 +224,7 @@ class Worker:
             if self._issued.received(task, source):
                 task.finish(message.values)
 
-        self._issued.issue(task, [self._line.scheduler], send, (), replied)
+        self._issued.issue(task, [SCHEDULER], send, (), replied)
         return task
 
     def report(self, **figures: float) -> None:
@@ -255,21 +280,36 @@ class Worker:
         TrainingError
             when it pushes NaN or infinite values, or a key that the table does not have, or a server refuses.
         """
-        rows, loss, waited = 0, 0.0, self._batches.waited
+        current, rows, loss, waited = 0, 0, 0.0, self._batches.waited
         histogram = np.zeros((2, BINS), np.uint32)
         for workload, number, batch in self._batches:
+            if workload.number != current:  # the one before may have been left
+                current, rows, loss = workload.number, 0, 0.0
+                histogram[:] = 0
             try:
-                loss += algorithm.train(batch) if workload.train else algorithm.evaluate(batch, histogram)
+                if workload.train:
+                    loss += self._train_one(algorithm, batch, workload, number)
+                else:
+                    loss += algorithm.evaluate(batch, histogram)
             except (KeyRangeError, NonFiniteError, TaskRefused, ArenaFull) as error:
-                place = f"epoch {workload.epoch}, batch {number} of data server {workload.data_server}"
+                place = f"epoch {workload.epoch}, batch {number} of part {workload.part}"
                 raise TrainingError(f"worker {self.rank}, {place}: {error}") from error
             rows += len(batch)
             if number == workload.batches[-1]:
                 packed = b"" if workload.train else pack(histogram)
                 self._after_pushes(self._reporter(workload, rows, loss, packed, self._batches.waited - waited))
-                rows, loss, waited = 0, 0.0, self._batches.waited
-                histogram[:] = 0
+                waited = self._batches.waited
         self.settle()
+
+    def _train_one(self, algorithm: Algorithm, batch: Batch, workload: Workload, number: int) -> float:
+        """Learn from a batch, under the identity and the counter that it has whoever does it."""
+        counter = workload.first + workload.batches.index(number)
+        for table in self.tables.values():
+            table.begin_batch(workload.identity, counter)
+        loss = algorithm.train(batch)
+        for table in self.tables.values():
+            table.end_batch()
+        return loss
 
     def _reporter(
         self, workload: Workload, rows: int, loss: float, histogram: bytes, waited: float

@@ -41,5 +41,11 @@ def test_single_harmless_lines_are_dropped() -> None:
         "[vm:1] 3 more processes have sent help message help-mpi-ft.txt / module:untested:failundef",
         "[vm:1] 1 more process has sent help message help-mpi-ft.txt / module:untested:failundef",
         '[vm:1] Set MCA parameter "orte_base_help_aggregate" to 0 to see all help / error messages',
+        "[vm:28445] pmix_ptl_base: send_msg: write failed: Bad file descriptor (9) [sd = -1]",
         "a line of a rank",
     ) == ["a line of a rank"]
+
+
+def test_empty_lines_are_dropped_after_noise_alone() -> None:
+    noise = ["NBC_Progress: an error 75 was found during schedule 0x1 at row-offset 0 - aborting the schedule", ""]
+    assert through("a", "", *noise, *noise, "b", "", "c") == ["a", "", "b", "", "c"]

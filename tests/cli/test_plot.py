@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from mpips.cli.history import HistoryError, read
 from mpips.cli.pictures import MOST_SAMPLES, PictureError, figure, save
 from mpips.cli.plot import plot
+from mpips.cli.recovery_pictures import MOST_ROWS
 
 START = {"time": 1000.0, "event": "start", "ranks": 6}
 PROGRESS = [
@@ -387,3 +388,70 @@ def test_the_command_line_knows_it_and_a_mistake_has_no_traceback(tmp_path: Path
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "mpips: nowhere: no such run folder\n"
+
+
+def recovery(number: int, at: float, role: str = "server", **stages: float) -> list[dict[str, Any]]:
+    same = {"event": "recovery", "recovery": number, "rank": number % 5, "role": role}
+    text = {"text": f"spare {5 + number} takes its place"}
+    return [
+        {"time": 1000.0 + at, **same, "stage": "detected"},
+        *({"time": 1000.0 + at + after, **same, "stage": name, **text} for name, after in stages.items()),
+    ]
+
+
+class TestRecoveries:
+    SPEED = progress([{"examples_per_second": 1e6}] * 3)
+
+    def test_they_are_marked_where_a_rank_was_lost_until_nothing_is_missing(self, tmp_path: Path) -> None:
+        events = [*self.SPEED, *recovery(1, 1.5, view=0.01, whole=0.75), *recovery(2, 2.5)]
+        axes = panel(drawn(run_folder(tmp_path / "run", events)), "examples per second")
+        lines = [line.get_xdata()[0] for line in axes.get_lines() if line.get_gid() == "recovery"]
+        assert lines == [1.5, 2.5]
+        (shade,) = [patch for patch in axes.patches if patch.get_gid() == "recovery"]
+        assert shade.get_extents().transformed(axes.transData.inverted()).intervalx.tolist() == pytest.approx(
+            [1.5, 2.25]
+        )
+        assert written_in(axes) == ["1", "2"]
+        assert axes.get_xlim() == (0.0, 3.0)
+
+    def test_a_strip_says_what_was_lost_and_what_took_its_place(self, tmp_path: Path) -> None:
+        events = [*self.SPEED, *recovery(1, 1.5, view=0.013, acknowledged=0.04, whole=1.3)]
+        events += recovery(2, 2.5, role="worker")
+        strip = panel(drawn(run_folder(tmp_path / "run", events)), "recoveries")
+        texts = [text.get_text() for text in strip.texts]
+        assert texts == [
+            *["", "after", "lost", "what was done", "view", "acknowledged", "whole"],
+            *["1", "1.5 s", "server 1", "spare 6 takes its place", "13 ms", "40 ms", "1.3 s"],
+            *["2", "2.5 s", "worker 2", "", "–", "–", "–"],
+        ]
+
+    def test_of_many_the_first_few_have_lines_and_the_medians_are_of_all(self, tmp_path: Path) -> None:
+        many = [event for i in range(51) for event in recovery(i + 1, 1.0 + i / 100, view=0.001 * (i + 1), whole=0.5)]
+        strip = panel(drawn(run_folder(tmp_path / "run", [*self.SPEED, *many])), "recoveries")
+        texts = [text.get_text() for text in strip.texts]
+        assert len(texts) == 7 * (1 + MOST_ROWS + 1)
+        assert texts[-7:] == ["…", "", "51 in all", "median of all", "26 ms", "–", "500 ms"]
+
+    def test_of_several_runs_each_number_has_the_colour_of_its_run(self, tmp_path: Path) -> None:
+        runs = [run_folder(tmp_path / name, [*self.SPEED, *recovery(1, 1.5, view=0.01)]) for name in ("a", "b")]
+        picture = drawn(*runs)
+        curves = [
+            line.get_color()
+            for line in panel(picture, "examples per second").get_lines()
+            if line.get_gid() != "recovery"
+        ]
+        numbers = [text for text in panel(picture, "recoveries").texts if text.get_text() == "1"]
+        assert [text.get_color() for text in numbers] == curves
+        assert curves[0] != curves[1]
+
+    def test_no_two_texts_of_a_line_overlap(self, tmp_path: Path) -> None:
+        events = [*self.SPEED, *recovery(1, 1.5, role="data server", view=0.123, acknowledged=0.456, whole=99.0)]
+        long = "spare 123 takes its place, and three copies of its shards are made elsewhere"
+        events = [event | {"text": long} if "text" in event else event for event in events]
+        picture = drawn(run_folder(tmp_path / "run", events))
+        boxes = [text.get_window_extent() for text in panel(picture, "recoveries").texts if text.get_text()]
+        overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+        assert overlapping == []
+
+    def test_without_any_there_is_no_strip(self, tmp_path: Path) -> None:
+        assert titles(drawn(run_folder(tmp_path / "run", self.SPEED))) == ["examples per second"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,15 @@ from mpips.cli.progress import Metrics, Progress, summary
 
 
 def shown(*events: dict[str, object]) -> list[str]:
+    """What is said of events that are seen at the same time."""
+    return shown_in_turn(events)
+
+
+def shown_in_turn(*groups: Sequence[dict[str, object]]) -> list[str]:
     out = io.StringIO()
     with Progress(Console(file=out, width=60)) as display:
-        display.show_all(events)
+        for events in groups:
+            display.show_all(events)
     return out.getvalue().splitlines()
 
 
@@ -45,7 +52,7 @@ def test_plain_lines_come_only_every_few_seconds() -> None:
 def test_what_matters_is_said_at_once() -> None:
     assert shown(
         {"event": "start", "ranks": 4},
-        {"event": "evaluation", "epoch": 5, "auc": 0.79312, "logloss": 0.436, "nonzeros": 12345},
+        {"event": "evaluation", "number": 7, "epoch": 5, "auc": 0.79312, "logloss": 0.436, "nonzeros": 12345},
         {"event": "checkpoint", "generation": 3, "seconds": 0.25},
         {"event": "checkpoint failed", "error": "No space left on device"},
         {"event": "lost", "rank": 3, "role": "worker"},
@@ -59,6 +66,86 @@ def test_what_matters_is_said_at_once() -> None:
         "lost rank 3, a worker",
         "12 malformed lines [skipped]",
     ]
+
+
+def stage(name: str, time: float, number: int = 1, text: str = "", role: str = "server") -> dict[str, object]:
+    rank = {"event": "recovery", "recovery": number, "rank": 2, "role": role}
+    return {"time": 1000.0 + time, **rank, "stage": name, "text": text}
+
+
+RECOVERY = [
+    stage("detected", 0.0),
+    stage("view", 0.012, text="spare 5 takes its place"),
+    stage("acknowledged", 0.04),
+    stage("whole", 1.25, text="12 shards copied"),
+]
+TOLD = (
+    "recovery 1: server 2 · spare 5 takes its place · view after 12 ms · acknowledged after 40 ms · whole after 1.2 s"
+)
+
+
+def test_a_recovery_is_told_when_something_is_done_and_when_nothing_is_missing_any_more() -> None:
+    assert shown_in_turn(
+        *([event] for event in [*RECOVERY[:3], {"event": "note", "text": "meanwhile"}, RECOVERY[3]])
+    ) == [
+        "recovery 1: server 2 · spare 5 takes its place · view after 12 ms · …",
+        "meanwhile",
+        TOLD,
+    ]
+
+
+def test_a_recovery_that_is_over_at_once_is_one_line_and_its_loss_is_not_told_apart() -> None:
+    assert shown({"event": "lost", "rank": 2, "role": "server"}, *RECOVERY) == [TOLD]
+
+
+def test_recoveries_at_the_same_time_are_told_apart() -> None:
+    others = [stage(str(event["stage"]), 1.0, number=2, text="so", role="worker") for event in RECOVERY]
+    lines = shown_in_turn([*RECOVERY[:2], *others[:2]], others[2:], RECOVERY[2:])
+    assert [line.split(" · ")[0] for line in lines] == [
+        "recovery 1: server 2",
+        "recovery 2: worker 2",
+        "recovery 2: worker 2",
+        "recovery 1: server 2",
+    ]
+
+
+def test_a_recovery_that_the_end_of_the_job_cuts_short_is_told_as_far_as_it_came() -> None:
+    last = shown(*RECOVERY[:2])[-1]
+    assert last == "recovery 1: server 2 · spare 5 takes its place · view after 12 ms · …"
+
+
+def test_on_a_terminal_a_recovery_has_a_line_of_its_own_below_the_progress_as_it_goes() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=140, force_terminal=True)) as display:
+        display.show({"event": "progress", "epoch": 1, "examples": 5})
+        display.show_all(RECOVERY[:3])
+        assert display._live is not None
+        display._live.refresh()
+        under_way = out.getvalue()
+        display.show_all(RECOVERY[3:])
+    assert "5 examples" in under_way
+    assert "acknowledged after 40 ms · …" in under_way
+    assert TOLD not in under_way
+    assert out.getvalue().count(TOLD) == 1
+
+
+@pytest.mark.parametrize(
+    ("recoveries", "said"),
+    [
+        ([("server", 1.25), ("worker", 0.05), ("server", 0.5)], "3: 2 servers, 1 worker; whole after 1.2 s at most"),
+        (
+            [("data server", 0.02), ("scheduler", None)],
+            "2: 1 data server, 1 scheduler; whole after 20 ms at most; 1",
+        ),
+        ([("server", None)], "1: 1 server; 1 not whole"),
+    ],
+)
+def test_summary_counts_recoveries(recoveries: list[tuple[str, float | None]], said: str) -> None:
+    out = io.StringIO()
+    result = {"recoveries": [{"role": role, "whole": whole} for role, whole in recoveries]}
+    Console(file=out, width=100).print(summary(result, Path("/run")))
+    (line,) = [line for line in out.getvalue().splitlines() if line.startswith("recoveries")]
+    assert said in line
 
 
 def test_summary_is_a_short_table() -> None:

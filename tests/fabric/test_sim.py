@@ -8,7 +8,7 @@ import pytest
 from mpips.errors import Error
 from mpips.fabric import Deadline, PeerLost
 from mpips.fabric.sim import Simulation
-from mpips.messages import BatchTaken, Note
+from mpips.messages import Note, ViewTaken
 from tests.simulated import PLACES
 
 
@@ -26,12 +26,12 @@ def listen(fabric, kind=Note):
 
 def test_messages_between_two_ranks_keep_their_order(seed):
     def main(fabric):
-        heard = listen(fabric, BatchTaken)
+        heard = listen(fabric, ViewTaken)
         for number in range(50):
             for peer in range(fabric.size):
-                fabric.send(peer, BatchTaken(number))
+                fabric.send(peer, ViewTaken(number))
         fabric.wait(lambda: len(heard) == 50 * fabric.size, "all messages")
-        return [[m.batch for source, m in heard if source == peer] for peer in range(fabric.size)]
+        return [[m.number for source, m in heard if source == peer] for peer in range(fabric.size)]
 
     _, results = simulate(main, ranks=5, seed=seed)
     assert results == [[list(range(50))] * 5] * 5

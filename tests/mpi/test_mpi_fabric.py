@@ -7,7 +7,7 @@ import pytest
 
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Deadline
-from mpips.messages import BatchTaken, Note, WorkRequest
+from mpips.messages import Note, ViewTaken, WorkRequest
 
 pytestmark = pytest.mark.mpi(min_size=4)
 
@@ -39,13 +39,13 @@ def fabric(fabric):
 
 
 def test_messages_arrive_between_all_pairs_in_order_the_own_ones_too(fabric):
-    heard = listen(fabric, BatchTaken)
+    heard = listen(fabric, ViewTaken)
     for number in range(200):
         for peer in range(fabric.size):
-            fabric.send(peer, BatchTaken(1000 * fabric.rank + number))
+            fabric.send(peer, ViewTaken(1000 * fabric.rank + number))
     fabric.wait(lambda: len(heard) == 200 * fabric.size, "all messages", timeout=10)
     for peer in range(fabric.size):
-        assert [m.batch for source, m in heard if source == peer] == list(range(1000 * peer, 1000 * peer + 200))
+        assert [m.number for source, m in heard if source == peer] == list(range(1000 * peer, 1000 * peer + 200))
 
 
 def test_a_message_may_be_long(fabric):

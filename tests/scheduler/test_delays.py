@@ -145,7 +145,7 @@ def delay_after(epochs, waited):
     job = Job(delay="auto", passes=epochs, evaluate_every=1)
     for rank in range(7):
         job.hear(rank, m.Hello("host", 1))
-    job.hear(DATA, m.DataReady(30, 1, 300, 10, 0, 77, []))
+    job.hear(DATA, m.DataReady(0, 30, 1, 300, 10, 0, 77, []))
     for server in SERVERS:
         job.hear(server, m.TablesReady(None))
     evaluated = True
@@ -176,14 +176,14 @@ def test_a_worker_tells_with_its_objective_how_much_it_has_waited_since_the_last
     told = []
 
     def program(worker):
-        send = worker._fabric.send
+        tell = worker._line.tell
 
-        def note(dest, message):
+        def note(message):
             if isinstance(message, m.Report):
                 told.append(message.idle)
-            send(dest, message)
+            tell(message)
 
-        worker._fabric.send = note
+        worker._line.tell = note
         busy, worked = worker._fabric.busy, 0.0
         worker._fabric.busy = lambda: busy() + worked
         for work in (0.0, 0.3, 0.0):  # computing takes no simulated time
@@ -243,15 +243,15 @@ def test_workers_tell_how_long_they_had_nothing_to_do(run):
     waited = {}
 
     def program(worker):
-        send, begin = worker._fabric.send, worker._fabric.now()
+        tell, begin = worker._line.tell, worker._fabric.now()
         told = []
 
-        def note(dest, message):
+        def note(message):
             if isinstance(message, m.WorkDone):
                 told.append(message.waited)
-            send(dest, message)
+            tell(message)
 
-        worker._fabric.send = note
+        worker._line.tell = note
         worker.train(Busy(worker))
         waited[delay, worker.index] = sum(told) / (worker._fabric.now() - begin)
 

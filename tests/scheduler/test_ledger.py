@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mpips.scheduler.ledger import Batches, Ledger, Rounds
 
+WORKER = 1
 BATCHES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=1, max_size=3)
 
 
@@ -21,16 +22,15 @@ class Course:
         self.out = []
         self.trained = Counter()
         self.evaluated = []
-        self.finished = []  # train workloads as (epoch, place of the data server, first batch)
+        self.finished = []  # train workloads as (epoch, part, first batch)
 
-    def make(self, batches, progress=None, first_rank=2):
-        self.ranks = [first_rank + i for i in range(len(batches))]
+    def make(self, batches, progress=None):
         passes, every, seed, workers = self.settings
-        data = [Batches(rank, train, test) for rank, (train, test) in zip(self.ranks, batches, strict=True)]
-        return Ledger(data, passes, every, seed, workers, self.delay, progress)
+        data = [Batches(part, train, test) for part, (train, test) in enumerate(batches)]
+        return Ledger(data, passes, every, seed, workers, self.delay, progress=progress)
 
     def take(self):
-        workload = self.ledger.next()
+        workload = self.ledger.next(WORKER, 0.0)
         if workload is not None:
             if workload.train:
                 assert not self.ledger.evaluating
@@ -47,19 +47,20 @@ class Course:
 
     def finish(self, which):
         workload = self.out.pop(which % len(self.out))
-        place = self.ranks.index(workload.data_server)
-        assert self.ledger.done(workload.number) == workload
-        assert self.ledger.done(workload.number) is None
+        place = workload.part
+        done = self.ledger.done(WORKER, workload.number, 0.0)
+        assert (done.workload, done.others) == (workload, [])
+        assert self.ledger.done(WORKER, workload.number, 0.0) is None
         if workload.train:
             self.finished.append((workload.epoch, place, workload.batches[0]))
             self.trained.update((workload.epoch, place, batch) for batch in workload.batches)
         else:
             self.evaluated += [(workload.epoch, place, batch) for batch in workload.batches]
 
-    def restart(self, first_rank=2):
+    def restart(self):
         """From a checkpoint written now: what was under way is lost."""
         self.out = []
-        self.ledger = self.make(self.sizes, json.loads(json.dumps(self.ledger.progress())), first_rank)
+        self.ledger = self.make(self.sizes, json.loads(json.dumps(self.ledger.progress())))
 
     def to_the_end(self):
         while True:
@@ -142,26 +143,13 @@ def test_an_epoch_that_is_over_before_the_one_before_it_is_not_repeated_after_a_
     course.check()
 
 
-@settings(max_examples=100)
-@given(batches=BATCHES, finished=st.integers(0, 60), seed=st.integers(0, 9))
-def test_a_restart_on_other_ranks_neither_loses_nor_repeats_a_finished_workload(batches, finished, seed):
-    course = Course(batches, 2, 0, seed, 3)
-    for _ in range(finished):
-        course.take()
-        if course.out:
-            course.finish(0)
-    course.restart(first_rank=3)  # one server more: the data servers are other ranks than before
-    course.to_the_end()
-    course.check()
-
-
 def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_its_own():
     def order(seed):
-        ledger = Ledger([Batches(1, 40, 0)], 2, 0, seed, 1)
+        ledger = Ledger([Batches(0, 40, 0)], 2, 0, seed, 1)
         taken = []
-        while (workload := ledger.next()) is not None:
+        while (workload := ledger.next(WORKER, 0.0)) is not None:
             taken.append((workload.epoch, workload.batches))
-            ledger.done(workload.number)
+            ledger.done(WORKER, workload.number, 0.0)
         return taken
 
     assert order(1) == order(1)
@@ -174,51 +162,49 @@ def test_a_seed_gives_the_same_order_and_another_seed_another_and_every_epoch_it
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_order_of_batches_depends_on_neither_workers_nor_delay(workers):
     def order(workers, delay):
-        ledger = Ledger([Batches(1, 40, 0)], 1, 0, 5, workers, delay)
+        ledger = Ledger([Batches(0, 40, 0)], 1, 0, 5, workers, delay)
         taken = []
-        while (workload := ledger.next()) is not None:
+        while (workload := ledger.next(WORKER, 0.0)) is not None:
             taken += workload.batches
-            ledger.done(workload.number)
+            ledger.done(WORKER, workload.number, 0.0)
         return taken
 
     assert order(workers, 0) == order(2, None) == order(1, 7)
 
 
 def test_without_delay_one_batch_is_out_at_a_time_and_a_larger_delay_takes_effect_at_once():
-    ledger = Ledger([Batches(1, 40, 0)], 1, 0, 0, 2, 0)
-    first = ledger.next()
+    ledger = Ledger([Batches(0, 40, 0)], 1, 0, 0, 2, 0)
+    first = ledger.next(WORKER, 0.0)
     assert len(first.batches) == 1
-    assert ledger.next() is None
+    assert ledger.next(WORKER, 0.0) is None
     ledger.delay = 4
-    assert sum(len(ledger.next().batches) for _ in range(4)) == 4
-    assert ledger.next() is None
-    ledger.done(first.number)
-    assert len(ledger.next().batches) == 1
+    assert sum(len(ledger.next(WORKER, 0.0).batches) for _ in range(4)) == 4
+    assert ledger.next(WORKER, 0.0) is None
+    ledger.done(WORKER, first.number, 0.0)
+    assert len(ledger.next(WORKER, 0.0).batches) == 1
 
 
 def test_rounds_hand_out_every_test_batch_again_and_again():
-    rounds = Rounds([Batches(1, 5, 3), Batches(2, 0, 2), Batches(4, 7, 0)])
+    rounds = Rounds([Batches(0, 5, 3), Batches(1, 0, 2), Batches(2, 7, 0)])
     for number in (1, 2, 3):
         out = []
-        while (workload := rounds.next()) is not None:
+        while (workload := rounds.next(WORKER, 0.0)) is not None:
             assert not workload.train
             assert workload.epoch == number
             out.append(workload)
-        assert {(w.data_server, b) for w in out for b in w.batches} == {(1, 5), (1, 6), (1, 7), (2, 0), (2, 1)}
-        for workload in out:
-            assert not rounds.stage_is_done(workload)
-            assert rounds.done(workload.number) == workload
-        assert rounds.stage_is_done(workload)
-    assert Rounds([Batches(1, 5, 0)]).next() is None
+        assert {(w.part, b) for w in out for b in w.batches} == {(0, 5), (0, 6), (0, 7), (1, 0), (1, 1)}
+        ends = [rounds.done(WORKER, workload.number, 0.0).ends for workload in out]
+        assert ends == [False] * (len(out) - 1) + [True]
+    assert Rounds([Batches(0, 5, 0)]).next(WORKER, 0.0) is None
 
 
 def test_a_worker_gets_about_eight_workloads_an_epoch_of_at_most_sixty_four_batches():
-    assert len(Ledger([Batches(1, 160, 0)], 1, 0, 0, 2).next().batches) == 10
-    assert len(Ledger([Batches(1, 100_000, 0)], 1, 0, 0, 2).next().batches) == 64
-    assert len(Ledger([Batches(1, 3, 0)], 1, 0, 0, 2).next().batches) == 1
+    assert len(Ledger([Batches(0, 160, 0)], 1, 0, 0, 2).next(WORKER, 0.0).batches) == 10
+    assert len(Ledger([Batches(0, 100_000, 0)], 1, 0, 0, 2).next(WORKER, 0.0).batches) == 64
+    assert len(Ledger([Batches(0, 3, 0)], 1, 0, 0, 2).next(WORKER, 0.0).batches) == 1
 
 
 def test_progress_is_json():
-    ledger = Ledger([Batches(1, 10, 2)], 2, 1, 0, 2)
-    ledger.done(ledger.next().number)
+    ledger = Ledger([Batches(0, 10, 2)], 2, 1, 0, 2)
+    ledger.done(WORKER, ledger.next(WORKER, 0.0).number, 0.0)
     assert json.loads(json.dumps(ledger.progress())) == ledger.progress()

@@ -81,15 +81,18 @@ def test_entries_make_the_same_clock_again(advances):
 
 
 @given(ADVANCES, ADVANCES, RANGE)
-def test_a_part_handed_over_and_merged_is_known_there_and_nowhere_else(old, new, ends):
+def test_a_part_handed_over_is_known_there_and_nothing_else_of_it(old, new, ends):
     clock, naive = both(new)
-    giver, given_steps = both(old)
+    giver, given = both(old)
     lo, hi = ends
     before = giver.entries()
-    clock.merge(giver.part(lo, hi))
-    for (worker, at), step in given_steps.steps.items():
+    clock.assign(lo, hi, giver.entries(lo, hi))
+    for (worker, at), step in given.steps.items():
         if lo <= at < hi:
-            naive.advance(worker, at, at + 1, step)
+            naive.steps[worker, at] = step
+    for worker, at in list(naive.steps):
+        if lo <= at < hi and (worker, at) not in given.steps:
+            del naive.steps[worker, at]
     assert clock.entries() == naive.entries()
     assert giver.entries() == before
 
@@ -148,12 +151,8 @@ def test_a_range_that_the_table_does_not_have_is_refused(lo, hi, pushes):
         lambda: clock.fresh(1, lo, hi, 9),
         lambda: clock.advance(1, lo, hi, 9),
         lambda: clock.complete([1], lo, hi, 9),
-        lambda: clock.part(lo, hi),
+        lambda: clock.entries(lo, hi),
+        lambda: clock.assign(lo, hi, []),
     ):
         with pytest.raises(ClockError, match=rf"range \[{lo}, {hi}\) is empty or not within .* \[0, 100\)"):
             use()
-
-
-def test_clocks_of_tables_of_different_sizes_are_not_merged():
-    with pytest.raises(ClockError, match="a clock of 10 positions can't be merged with one of 2,000"):
-        RangeClock(10).merge(RangeClock(2_000))

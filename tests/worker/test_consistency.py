@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mpips.algorithms import linear
 from mpips.dataserver.spec import DataSpec, TestSplit
-from mpips.messages import Push, PushReply, SetDelay, WorkDone, Workload
+from mpips.messages import FromScheduler, Push, PushReply, SetDelay, ToScheduler, WorkDone, Workload, decode
 from mpips.plan import Plan
 from mpips.scheduler.view import Roles
 from mpips.tasks import UnknownTask
@@ -434,17 +434,20 @@ def test_never_more_batches_are_out_than_the_delay_and_one_more(data, delay, pla
     send, register, trained = scheduler.send, scheduler.on, []
 
     def give(dest, message):
-        if isinstance(message, Workload) and message.train:
-            out[message.number] = len(message.batches)
+        said = decode(message.message) if isinstance(message, FromScheduler) else None
+        if isinstance(said, Workload) and said.train:
+            out[said.number] = len(said.batches)
             most.append(sum(out.values()))
         send(dest, message)
 
     def on(kind, handler):
         def done(source, message):
-            trained.append(out.pop(message.number, 0))
+            said = decode(message.message)
+            if isinstance(said, WorkDone):
+                trained.append(out.pop(said.number, 0))
             handler(source, message)
 
-        register(kind, done if kind is WorkDone else handler)
+        register(kind, done if kind is ToScheduler else handler)
 
     scheduler.send, scheduler.on = give, on
     job.run()

@@ -1,0 +1,275 @@
+"""Who takes whose place: from deaths, and from wishes for more or fewer ranks, to the next view. Pure.
+
+A server's place on the ring goes to a spare, or without one to nobody: then its shards go to those that stand behind it.
+Copies are made in the background; when the servers have all that the view has them copy, that ring is settled. If a
+shard gets another head by that, pushes rest for the moment that it takes all copies to be alike.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mpips.errors import Error
+from mpips.messages import Drain, Message, NewView, Release
+from mpips.plan import Plan
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.succession import with_standbys
+from mpips.scheduler.view import MAIN, View
+from mpips.table import TableSpec
+
+Addressed = tuple[int, Message]
+
+
+class BeyondRedundancy(Error, RuntimeError):
+    """More ranks are dead than the job has others for."""
+
+
+class CannotScale(Error, ValueError):
+    """A job can't have so many servers or workers; the text says why."""
+
+
+class Membership:
+    """The views of a job, one after the other.
+
+    Parameters
+    ----------
+    view : the first.
+    plan : the job.
+
+    Attributes
+    ----------
+    view : the one in force.
+    tables : the job's, once they are made.
+    messages : to be sent, with their destinations; whoever sends them empties it.
+    """
+
+    def __init__(self, view: View, plan: Plan) -> None:
+        self.view = view
+        self.tables: Sequence[TableSpec] = ()
+        self.messages: list[Addressed] = []
+        self._plan = plan
+        self._whole: set[int] = set()  # servers that have all copies of this view
+        self._drained: set[int] | None = None  # servers that rest, once they are asked to
+        self._taken: set[int] = set()  # ranks that have this view
+        self._release = False  # whether servers may hold shards that are others' now
+
+    @property
+    def settled(self) -> bool:
+        """Whether no copy is on its way."""
+        return self.view.ring == self.view.target
+
+    # --- deaths -----------------------------------------------------------------------------------------------------
+
+    def lost(self, rank: int) -> str:
+        """A rank is dead; what is done about it, in words.
+
+        Raises
+        ------
+        BeyondRedundancy
+            when the job can't go on without it.
+        """
+        view = self.view
+        lost = sorted({*view.lost, rank})
+        spares = [spare for spare in view.spares if spare != rank]
+        scheduler = view.scheduler
+        done: list[str] = []
+        if rank == scheduler:
+            scheduler = next((standby for standby in view.standbys if standby not in lost), -1)
+            if scheduler < 0:
+                raise BeyondRedundancy("the scheduler and all its standbys are dead")
+            spares = [spare for spare in spares if spare != scheduler]
+            done.append(f"rank {scheduler} is the scheduler now")
+        new = msgspec.structs.replace(view, number=view.number + 1, scheduler=scheduler, spares=spares, lost=lost)
+        if rank in (*view.ring.values(), *view.target.values()):
+            new, text = self._without_server(new, rank)
+            done.append(text)
+        if rank in view.parts:
+            new, text = self._without_data_server(new, rank)
+            done.append(text)
+        if rank in view.workers:
+            new, text = self._without_worker(new, rank)
+            done.append(text)
+        self._take(new)
+        return "; ".join(done) or "it had no part in the work"
+
+    def _without_server(self, view: View, rank: int) -> tuple[View, str]:
+        text, spares, target = "", list(view.spares), dict(view.target)
+        for place in [place for place, server in target.items() if server == rank]:
+            spare = self._best_spare(view, spares)
+            if spare is None:
+                del target[place]
+                text = "no spare is left, the other servers share its load"
+            else:
+                spares.remove(spare)
+                target[place] = spare
+                text = f"spare {spare} takes its place"
+        if not target:
+            raise BeyondRedundancy("no server is left")
+        ring = view.ring if self.tables else dict(target)
+        view = msgspec.structs.replace(view, spares=spares, ring=ring, target=target)
+        for table in self.tables:
+            if (chains_of(view, table).heads < 0).any():
+                raise BeyondRedundancy(f'no copy is left of some shards of table "{table.name}"')
+        return view, text or "its copies had not been needed yet"
+
+    @staticmethod
+    def _best_spare(view: View, spares: Sequence[int]) -> int | None:
+        """A spare for a server: on the node with the fewest of them."""
+        on_node = dict.fromkeys(view.nodes, 0)
+        for server in view.servers:
+            on_node[view.nodes[server]] += 1
+        return min(spares, key=lambda spare: (on_node[view.nodes[spare]], spare), default=None)
+
+    def _without_data_server(self, view: View, rank: int) -> tuple[View, str]:
+        living = [part for part in dict.fromkeys(view.parts) if part not in view.lost]
+        if view.spares:
+            heir, spares = view.spares[0], view.spares[1:]
+            text = f"spare {heir} serves its data"
+        else:
+            fit = living or [view.scheduler]
+            heir, spares = min(fit, key=lambda other: (view.parts.count(other), other)), view.spares
+            text = f"rank {heir} serves its data too"
+        parts = [heir if part == rank else part for part in view.parts]
+        return msgspec.structs.replace(view, parts=parts, spares=spares), text
+
+    def _without_worker(self, view: View, rank: int) -> tuple[View, str]:
+        group = view.group_of(rank)
+        at = view.groups[group].index(rank)
+        ranks, identities = list(view.groups[group]), list(view.identities[group])
+        replay = self._runs_program(group)
+        if self._plan.on_worker_loss == "replace" and view.spares:
+            spare, spares = view.spares[0], view.spares[1:]
+            ranks[at] = spare
+            if not replay:
+                identities[at] = spare
+            text = f"spare {spare} runs its program again" if replay else f"spare {spare} works in its place"
+        else:
+            if replay and self._plan.on_worker_loss != "ignore":
+                raise BeyondRedundancy("no spare is left to run its program again")
+            spares = view.spares
+            del ranks[at], identities[at]
+            text = "the others do its work" if self._plan.on_worker_loss != "ignore" else "its work is left undone"
+        if group == MAIN and not ranks:
+            raise BeyondRedundancy("no worker is left")
+        groups, of_group = view.groups | {group: ranks}, view.identities | {group: identities}
+        return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+
+    def _runs_program(self, group: str) -> bool:
+        """Whether what the workers of a group do follows from their program, not from what they are handed."""
+        return self._plan.data is None or self._plan.keeps_rows or group != MAIN
+
+    # --- more and fewer ---------------------------------------------------------------------------------------------
+
+    def scale(self, servers: int | None, workers: int | None) -> str:
+        """Have another number of servers and of workers of the main group; what is done, in words.
+
+        Raises
+        ------
+        CannotScale
+            when that is not possible; nothing is changed.
+        """
+        view, done = self.view, []
+        new = msgspec.structs.replace(view, number=view.number + 1)
+        if servers is not None:
+            new, text = self._servers(new, servers)
+            done.append(text)
+        if workers is not None:
+            new, text = self._workers(new, workers)
+            done.append(text)
+        if msgspec.structs.replace(new, number=view.number) != view:
+            self._take(new)
+        return "; ".join(done)
+
+    def _servers(self, view: View, count: int) -> tuple[View, str]:
+        target, spares = dict(view.target), list(view.spares)
+        if count < 1:
+            raise CannotScale("a job needs a server")
+        if count - len(target) > len(spares):
+            raise CannotScale(f"{count} servers need {count - len(target)} spares, there are {len(spares)}")
+        while len(target) < count:
+            spare = self._best_spare(view, spares)
+            assert spare is not None
+            spares.remove(spare)
+            target[max({*view.ring, *target, *view.ring.values(), *target.values()}) + 1] = spare
+        leave = sorted(target, key=lambda place: (target[place] == view.scheduler, place))[count:]
+        for place in leave:
+            del target[place]
+        text = f"{len(view.target)} to {count} servers" if count != len(view.target) else f"{count} servers already"
+        return msgspec.structs.replace(view, target=target, spares=spares), text
+
+    def _workers(self, view: View, count: int) -> tuple[View, str]:
+        ranks, identities, spares = list(view.groups[MAIN]), list(view.identities[MAIN]), list(view.spares)
+        if count == len(ranks):
+            return view, f"{count} workers already"
+        if self._runs_program(MAIN):
+            raise CannotScale("the workers run a program together: it can't have more or fewer of them while it runs")
+        if count < 1:
+            raise CannotScale("a job needs a worker")
+        if count - len(ranks) > len(spares):
+            raise CannotScale(f"{count} workers need {count - len(ranks)} spares, there are {len(spares)}")
+        text = f"{len(ranks)} to {count} workers"
+        while len(ranks) < count:
+            ranks.append(spares.pop(0))
+            identities.append(ranks[-1])
+        spares = sorted([*spares, *ranks[count:]])
+        groups, of_group = view.groups | {MAIN: ranks[:count]}, view.identities | {MAIN: identities[:count]}
+        return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _take(self, view: View) -> None:
+        """A view is in force from now on."""
+        if view.servers != self.view.servers or view.ring != self.view.ring or view.target != self.view.target:
+            self._release = True
+        self.view = with_standbys(view, self._plan)
+        self._whole, self._drained, self._taken = set(), None, set()
+        self.messages += [(rank, NewView(self.view)) for rank in self._living()]
+
+    def _living(self) -> list[int]:
+        return [rank for rank in range(len(self.view.nodes)) if rank not in self.view.lost]
+
+    def copies_whole(self, rank: int, number: int) -> None:
+        """A server has all copies that a view has it make."""
+        if number != self.view.number or self.settled:
+            return
+        self._whole.add(rank)
+        if not self._whole.issuperset(self.view.servers):
+            return
+        if self._heads_change() and self._drained is None:
+            self._drained = set()
+            self.messages += [(server, Drain(number)) for server in self.view.servers]
+        elif self._drained is None:
+            self._settle()
+
+    def _heads_change(self) -> bool:
+        settled = msgspec.structs.replace(self.view, ring=self.view.target)
+        return any(
+            (chains_of(self.view, table).heads != chains_of(settled, table).heads).any() for table in self.tables
+        )
+
+    def drained(self, rank: int, number: int) -> None:
+        """A server rests, and all that it has applied is at every copy."""
+        if number != self.view.number or self._drained is None:
+            return
+        self._drained.add(rank)
+        if self._drained.issuperset(self.view.servers):
+            self._settle()
+
+    def _settle(self) -> None:
+        """The copies are where the target has them: that is the ring now; servers that left are spares."""
+        view = self.view
+        gone = {rank for rank in view.ring.values() if rank not in view.lost} - set(view.target.values())
+        busy = {view.scheduler, *view.parts, *view.workers}
+        spares = sorted({*view.spares, *(gone - busy)})
+        self._take(
+            msgspec.structs.replace(view, number=view.number + 1, ring=dict(view.target), spares=spares)
+        )
+
+    def taken(self, rank: int, number: int) -> None:
+        """A rank acts by a view."""
+        if number != self.view.number:
+            return
+        self._taken.add(rank)
+        if self._release and self.settled and self._taken.issuperset(self._living()):
+            self._release = False
+            self.messages += [(server, Release(number)) for server in [*self.view.servers, *self.view.spares]]

@@ -1,0 +1,521 @@
+"""Chain replication: what the head of a shard has changed goes down its chain, and acknowledgements come back up.
+
+A change tells what rows have become, so a copy stores it and repeats no work. The changes of a shard are numbered by
+its head; a copy takes each once and in order, whatever it is sent again. With them go the clock's entries, kept by the
+path on which changes come (head and predecessor), since only changes of one path come in order: when a head dies its
+successor knows to the push what its copy contains. Source: van Renesse and Schneider 2004; Li et al. 2014, section 4.3.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mpips.errors import Error
+from mpips.fabric import ArenaFull, Fabric
+from mpips.messages import Change, ChangeTaken, ShardsWanted
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.view import View
+from mpips.server.clock import Entry, RangeClock
+from mpips.server.incoming import Incoming
+from mpips.server.rows import Array, Rows
+from mpips.server.shards import Shards
+
+COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
+NOBODY = -1
+
+Kind = Literal["rows", "whole", "same"]
+Path = tuple[int, int]  # head and predecessor
+Then = Callable[[], None]
+
+
+class CopyError(Error, RuntimeError):
+    """A change that does not follow what a copy has: the copies of a shard are no longer alike."""
+
+
+class Sent(NamedTuple):
+    """A change that the next of a chain has not acknowledged."""
+
+    successor: int
+    table: int
+    applied: int
+    kind: Kind
+    rows: Rows
+    steps: list[Entry]
+    slot: int | None
+    then: Then
+
+
+class Wanted(NamedTuple):
+    """A server that comes after this one in the chain of a shard wants a copy; `number` is that of the one it has."""
+
+    server: int
+    table: int
+    shard: int
+    number: int
+
+
+class Countdown:
+    """Calls `then` when as many things as were counted, and the counting itself, are done."""
+
+    __slots__ = ("_left", "_then")
+
+    def __init__(self, then: Then) -> None:
+        self._left = 1
+        self._then = then
+
+    def one_more(self) -> "Then":
+        """Count another thing; to be called when it is done."""
+        self._left += 1
+        return self.done
+
+    def done(self) -> None:
+        """One thing is done, or the counting is."""
+        self._left -= 1
+        if self._left == 0:
+            self._then()
+
+
+class Copies:
+    """Where a table's shards stand in their chains, as this server sees it.
+
+    Attributes
+    ----------
+    before, after : (shards,) int64, the servers next to this one: changes come from one and go to the other; NOBODY
+        where there is none. A server after this one that is only getting a copy counts from when it has been sent it.
+    last : (shards,) bool, whether this server is the last of the chain.
+    paths : the path on which changes of each shard come; None where this server is the head, or has no part.
+    clocks : what is applied to the copies, by path.
+    sent : (shard, server) whose copy was sent to a server that is not of the settled chain yet.
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        count = shards.spec.shards
+        self.shards = shards
+        self.before = np.full(count, NOBODY, np.int64)
+        self.after = np.full(count, NOBODY, np.int64)
+        self.coming = np.full(count, NOBODY, np.int64)
+        self.paths: list[Path | None] = [None] * count
+        self.clocks: dict[Path, RangeClock] = {}
+        self.sent: set[tuple[int, int]] = set()
+
+    def clock(self, path: Path | None) -> RangeClock:
+        """What is applied to the shards on a path; None: to those that are led."""
+        if path is None:
+            return self.shards.clock
+        found = self.clocks.get(path)
+        if found is None:
+            found = self.clocks[path] = RangeClock(self.shards.spec.positions)
+        return found
+
+    def positions(self, shard: int) -> tuple[int, int]:
+        """The positions of a shard that clocks count."""
+        return self.shards.spec.shard_range(shard) if self.shards.spec.kind == "dense" else (shard, shard + 1)
+
+    def viewed(self, view: View, me: int) -> list[Wanted]:
+        """Take the places of a view; the copies that this server must ask for, of the servers before it."""
+        shards, wanted = self.shards, []
+        held, led = set(shards.held), list[int]()
+        coming_before = {(shard, int(self.coming[shard])) for shard in np.flatnonzero(self.coming >= 0).tolist()}
+        for shard, chain in enumerate(chains_of(view, shards.spec).chains):
+            before, after, coming, path = NOBODY, NOBODY, NOBODY, None
+            if me in chain.servers:
+                at = chain.servers.index(me)
+                if at > 0:
+                    before = chain.servers[at - 1]
+                    path = chain.servers[0], before
+                if at + 1 < len(chain.servers):
+                    next_ = chain.servers[at + 1]
+                    if at + 1 < chain.copies:
+                        after = next_
+                    else:
+                        coming = next_
+                        if (shard, next_) in self.sent and (shard, next_) in coming_before:
+                            after = next_
+                if at == 0:
+                    led.append(shard)
+                if at >= chain.copies and (shard not in held or before != self.before[shard]):
+                    wanted.append(Wanted(before, 0, shard, int(shards.numbers[shard]) if shard in held else -1))
+                if shard in held and path != self.paths[shard]:
+                    lo, hi = self.positions(shard)
+                    entries = self.clock(self.paths[shard]).entries(lo, hi)
+                    self.clock(path).assign(lo, hi, entries)
+                self.paths[shard] = path
+            self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
+        self.sent = {(shard, server) for shard, server in self.sent if self.after[shard] == server}
+        shards.led = led
+        return wanted
+
+
+class Replication:
+    """One for each server.
+
+    Parameters
+    ----------
+    fabric, incoming : this server's.
+    share : of this server's time, for sending whole copies.
+    whole : called with the number of a view, when every copy that it has this server make is here.
+    """
+
+    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int], None]) -> None:
+        self.tables: list[Copies] = []
+        self._fabric = fabric
+        self._incoming = incoming
+        self._share = share
+        self._whole = whole
+        self._view: View | None = None
+        self._numbers = 0
+        self._sent: dict[int, Sent] = {}
+        self._roomless: deque[int] = deque()
+        self._missing: set[tuple[int, int]] = set()
+        self._wanted: deque[Wanted] = deque()
+        self._resting_until = 0.0
+        self._replicates = False
+        fabric.background.append(self._step)
+
+    # --- what the head has changed ----------------------------------------------------------------------------------
+
+    def changed(
+        self,
+        table: int,
+        lo: int,
+        hi: int,
+        keys: Array | None,
+        steps: list[Entry],
+        then: Then,
+        whole_range: bool = False,
+    ) -> None:
+        """A push to ``[lo, hi)``, of keys (n,) grouped by shard or of all rows, is applied here; `then` is for when
+        every copy has it. With `whole_range` also the clocks of shards none of whose rows have changed.
+        """
+        if not self._replicates or self._view is None:
+            then()
+            return
+        copies = self.tables[table]
+        shards = copies.shards
+        touched, starts = shards.touched(lo, hi, keys, whole_range)
+        shards.numbers[touched] += 1
+        after = copies.after[touched]
+        if after.size == 0 or after.max() == NOBODY:
+            then()
+            return
+        if keys is None:
+            firsts = np.maximum(lo, touched << shards.spec.shard_bits).astype(np.uint64)
+            rows = self._runs(shards, touched, starts, firsts)
+        else:
+            spec = shards.spec
+            values = np.empty((keys.size, spec.width), spec.dtype)
+            state = np.empty((keys.size, spec.width * spec.slots), spec.dtype)
+            shards.read_rows(keys, values, state)
+            rows = Rows(touched, shards.numbers[touched], starts, keys, values, state)
+        self._down(table, self._view.number, rows, steps, then)
+
+    @staticmethod
+    def _runs(shards: Shards, touched: Array, starts: Array, firsts: Array) -> Rows:
+        parts = [
+            shards.run(int(first), int(end - start))
+            for first, start, end in zip(firsts, starts[:-1], starts[1:], strict=True)
+        ]
+        values, state = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        return Rows(touched, shards.numbers[touched], starts, firsts, values, state)
+
+    def rewritten(self, table: int, concerned: Iterable[int], then: Then) -> None:
+        """A function has written to whole shards here; `then` is for when every copy has them."""
+        copies = self.tables[table]
+        countdown = Countdown(then)
+        if not self._replicates or self._view is None:
+            concerned = ()
+        for shard in concerned:
+            copies.shards.numbers[shard] += 1
+            if copies.after[shard] != NOBODY:
+                rows = self._all_of(copies.shards, shard)
+                self._down(table, self._view.number if self._view else 0, rows, [], countdown.one_more())
+        countdown.done()
+
+    @staticmethod
+    def _all_of(shards: Shards, shard: int) -> Rows:
+        spec, one = shards.spec, np.array([shard], np.int64)
+        if spec.kind == "sparse":
+            keys, values, state = shards.rows(shard)
+            starts = np.array([0, keys.size], np.int64)
+            return Rows(one, shards.numbers[one], starts, keys, values, state.reshape(keys.size, spec.width * spec.slots))
+        lo, hi = spec.shard_range(shard)
+        values, state = shards.run(lo, hi - lo)
+        first, starts = np.array([lo], np.uint64), np.array([0, hi - lo], np.int64)
+        return Rows(one, shards.numbers[one], starts, first, values, state)
+
+    def when_all_is_taken(self, then: Then) -> None:
+        """Call `then` when all that has been sent down chains so far is acknowledged."""
+        self._when_taken(lambda sent: True, then)
+
+    def _when_taken(self, concerns: Callable[[Sent], bool], then: Then) -> None:
+        countdown = Countdown(then)
+        for number, sent in self._sent.items():
+            if sent.kind == "rows" and concerns(sent):
+                self._sent[number] = sent._replace(then=_both(sent.then, countdown.one_more()))
+        countdown.done()
+
+    def _down(self, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
+        """Send rows to the servers after this one, each its own; those whose chain ends here go nowhere."""
+        after = self.tables[table].after[rows.shards]
+        countdown = Countdown(then)
+        for successor in np.unique(after).tolist():
+            if successor != NOBODY:
+                self._send(successor, table, applied, "rows", rows.only(after == successor), steps, countdown.one_more())
+        countdown.done()
+
+    def _send(
+        self, successor: int, table: int, applied: int, kind: Kind, rows: Rows, steps: list[Entry], then: Then
+    ) -> None:
+        self._numbers += 1
+        number = self._numbers
+        self._sent[number] = Sent(successor, table, applied, kind, rows, steps, None, then)
+        if self._roomless or not self._lay(number):
+            # copied, since shards go on changing until there is room
+            self._sent[number] = self._sent[number]._replace(rows=Rows(*(array.copy() for array in rows)))
+            self._roomless.append(number)
+
+    def _lay(self, number: int) -> bool:
+        """Lay a change into the own arena and say so to its successor; False without room for it."""
+        assert self._view is not None
+        sent = self._sent[number]
+        rows, size = sent.rows, sent.rows.nbytes
+        try:
+            slot = self._fabric.space.allocate(size)
+        except ArenaFull:
+            return False
+        blob = self._fabric.arena[slot : slot + size]
+        rows.pack(blob)
+        count, runs = rows.values.shape[0], rows.keys.size != rows.values.shape[0]
+        spec = self.tables[sent.table].shards.spec
+        laid = Rows.unpack(blob, spec, rows.shards.size, count, runs)
+        self._sent[number] = sent._replace(slot=slot, rows=laid)
+        self._fabric.send(
+            sent.successor,
+            Change(
+                self._view.number, number, sent.table, sent.applied, sent.kind, rows.shards.size, count, runs, slot, size,
+                sent.steps,
+            ),
+        )  # fmt: skip
+        return True
+
+    def taken(self, source: int, message: ChangeTaken) -> None:
+        """The server after this one has a change."""
+        sent = self._sent.get(message.number)
+        if sent is not None and sent.successor == source:
+            self._done(message.number)
+
+    def _done(self, number: int) -> None:
+        sent = self._sent.pop(number)
+        if sent.slot is not None:
+            self._fabric.space.free(sent.slot)
+        sent.then()
+
+    # --- what comes down ----------------------------------------------------------------------------------------------
+
+    def change(self, source: int, message: Change) -> None:
+        """A change comes from the server before this one."""
+
+        def store(read: list[Array]) -> None:
+            spec = self.tables[message.table].shards.spec
+            rows = Rows.unpack(read[0], spec, message.shards, message.rows, message.runs)
+            if message.kind == "rows":
+                self._store(source, message, rows)
+            else:
+                self._begin_copy(source, message, rows)
+
+        self._incoming.read(source, [(message.offset, message.size, "uint8")], store)
+
+    def _store(self, source: int, message: Change, rows: Rows) -> None:
+        copies = self.tables[message.table]
+        shards = copies.shards
+        mine = shards.numbers[rows.shards]
+        accepted = copies.before[rows.shards] == source
+        new = accepted & (rows.numbers > mine)
+        if (rows.numbers[new] != mine[new] + 1).any():
+            raise CopyError(
+                f'server {self._fabric.rank}: a change of table "{shards.spec.name}" from server {source} does not '
+                f"follow what is here: {rows.numbers[new].tolist()} after {mine[new].tolist()}"
+            )
+        fresh = rows.only(new)
+        if fresh.shards.size:
+            _write(shards, fresh)
+            shards.numbers[fresh.shards] = fresh.numbers
+            self._advance(copies, fresh, message)
+
+        def acknowledge() -> None:
+            self._fabric.send(source, ChangeTaken(message.number))
+
+        countdown = Countdown(acknowledge)
+        if fresh.shards.size:
+            self._down(message.table, message.applied, fresh, message.steps, countdown.one_more())
+        if not new.all():  # it was here before, but may be on its way further down
+            known = rows.shards[~new]
+            self._when_taken(
+                lambda sent: sent.table == message.table and bool(np.isin(known, sent.rows.shards).any()),
+                countdown.one_more(),
+            )
+        countdown.done()
+
+    def _advance(self, copies: Copies, rows: Rows, message: Change) -> None:
+        """The clock goes on: of all shards of the path; or, if that may have had others when the head applied the
+        pushes, of those that the change tells of.
+        """
+        assert self._view is not None
+        if message.applied == self._view.number:
+            for path in dict.fromkeys(copies.paths[shard] for shard in rows.shards.tolist()):
+                for entry in message.steps:
+                    copies.clock(path).advance(*entry)
+            return
+        for shard in rows.shards.tolist():
+            first, last = copies.positions(shard)
+            for identity, lo, hi, step in message.steps:
+                if lo < last and hi > first:
+                    copies.clock(copies.paths[shard]).advance(identity, max(lo, first), min(hi, last), step)
+
+    def _begin_copy(self, source: int, message: Change, rows: Rows) -> None:
+        copies, shard = self.tables[message.table], int(rows.shards[0])
+        shards = copies.shards
+        if (message.table, shard) in self._missing and copies.before[shard] == source:
+            if message.kind == "whole":
+                if shard in shards.held:
+                    shards.clear_shard(shard)
+                else:
+                    shards.hold([shard])
+                _write(shards, rows)
+                shards.numbers[shard] = rows.numbers[0]
+            lo, hi = copies.positions(shard)
+            copies.clock(copies.paths[shard]).assign(lo, hi, message.steps)
+            self._missing.discard((message.table, shard))
+            self._tell_when_whole()
+        self._fabric.send(source, ChangeTaken(message.number))
+
+    def _tell_when_whole(self) -> None:
+        assert self._view is not None
+        if not self._missing:
+            self._whole(self._view.number)
+
+    # --- whole copies -------------------------------------------------------------------------------------------------
+
+    def wanted(self, source: int, message: ShardsWanted) -> None:
+        """The server after this one asks for copies."""
+        self._wanted.extend(Wanted(source, *each) for each in message.wanted)
+
+    def _step(self) -> bool:
+        """Send what there is room for again, and the next whole copy, as often as the share of time allows."""
+        moved = False
+        while self._roomless:
+            if self._roomless[0] in self._sent and not self._lay(self._roomless[0]):
+                break
+            self._roomless.popleft()
+            moved = True
+        if not self._wanted or self._fabric.now() < self._resting_until:
+            return moved
+        if sum(sent.kind != "rows" for sent in self._sent.values()) >= COPIES_UNDER_WAY:
+            return moved
+        began = self._fabric.now()
+        for _ in range(len(self._wanted)):
+            wanted = self._wanted.popleft()
+            copies = self.tables[wanted.table]
+            if copies.coming[wanted.shard] != wanted.server:
+                continue  # of another view
+            if wanted.shard not in copies.shards.held or (wanted.table, wanted.shard) in self._missing:
+                self._wanted.append(wanted)  # it is on its way here, too
+                continue
+            self._copy(copies, wanted)
+            moved = True
+            break
+        took = self._fabric.now() - began
+        self._resting_until = began + took / self._share
+        return moved
+
+    def _copy(self, copies: Copies, wanted: Wanted) -> None:
+        shards, shard = copies.shards, wanted.shard
+        assert self._view is not None
+        steps = copies.clock(copies.paths[shard]).entries(*copies.positions(shard))
+        if wanted.number == shards.numbers[shard]:
+            rows = _none_of(shards, shard)
+            self._send(wanted.server, wanted.table, self._view.number, "same", rows, steps, _nothing)
+        else:
+            self._send(wanted.server, wanted.table, self._view.number, "whole", self._all_of(shards, shard), steps, _nothing)
+        copies.after[shard] = wanted.server
+        copies.sent.add((shard, wanted.server))
+
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    def viewed(self, view: View) -> None:
+        """Take the places of a view: send what the servers that are after this one now may lack, ask the one before
+        for copies.
+        """
+        self._view = view
+        self._replicates = view.replicas > 0 or view.ring != view.target
+        me, wanted = self._fabric.rank, []
+        for table, copies in enumerate(self.tables):
+            wanted += [each._replace(table=table) for each in copies.viewed(view, me)]
+        self._missing = {
+            (table, shard) for table, shard in self._missing if self.tables[table].before[shard] != NOBODY
+        } | {(each.table, each.shard) for each in wanted}
+        self._wanted = deque(each for each in self._wanted if each.server not in view.lost)
+        self._send_again()
+        for server in sorted({each.server for each in wanted}):
+            asked = [(each.table, each.shard, each.number) for each in wanted if each.server == server]
+            self._fabric.send(server, ShardsWanted(view.number, asked))
+        if view.ring != view.target:
+            self._tell_when_whole()
+
+    def _send_again(self) -> None:
+        """What was sent to a server that is no longer the one after this, and not acknowledged, goes to the new one."""
+        for number, sent in list(self._sent.items()):
+            after = self.tables[sent.table].after[sent.rows.shards]
+            stays = after == sent.successor
+            if stays.all():
+                continue
+            if sent.kind != "rows":
+                self._done(number)
+                continue
+            countdown = Countdown(sent.then)
+            for successor in np.unique(after[~stays]).tolist():
+                if successor != NOBODY:
+                    rows = sent.rows.only(after == successor)
+                    self._send(successor, sent.table, sent.applied, "rows", rows, sent.steps, countdown.one_more())
+            if stays.any():
+                self._sent[number] = sent._replace(then=countdown.done)
+            else:
+                self._sent[number] = sent._replace(then=countdown.done)
+                self._done(number)
+
+    def release(self) -> None:
+        """Give back the shards that this server has no part in."""
+        for copies in self.tables:
+            idle = (copies.before == NOBODY) & (copies.after == NOBODY) & (copies.coming == NOBODY)
+            led = set(copies.shards.led)
+            for shard in [shard for shard in copies.shards.held if idle[shard] and shard not in led]:
+                copies.shards.give_back(shard)
+
+
+def _write(shards: Shards, rows: Rows) -> None:
+    if rows.keys.size == rows.values.shape[0]:
+        shards.write_rows(rows.keys, rows.values, rows.state)
+        return
+    for first, start, end in zip(rows.keys, rows.starts[:-1], rows.starts[1:], strict=True):
+        values, state = shards.run(int(first), int(end - start))
+        values[:], state[:] = rows.values[start:end], rows.state[start:end]
+
+
+def _none_of(shards: Shards, shard: int) -> Rows:
+    spec, one = shards.spec, np.array([shard], np.int64)
+    values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
+    return Rows(one, shards.numbers[one], np.zeros(2, np.int64), np.empty(0, np.uint64), values, state)
+
+
+def _both(first: Then, second: Then) -> Then:
+    def then() -> None:
+        first()
+        second()
+
+    return then
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,71 @@
+"""Rows of shards as they travel from copy to copy: what they have become, not how."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpips.table import TableSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class Rows(NamedTuple):
+    """Some rows of some shards of a table, grouped by shard.
+
+    Parameters
+    ----------
+    shards : (m,) int64.
+    numbers : (m,) int64, of which change of each shard this is the outcome.
+    starts : (m + 1,) int64, where the rows of each begin among all, and the end.
+    keys : (n,) uint64; or, of neighbouring rows, the first key of each shard's (m,).
+    values : (n, width) of the table's dtype.
+    state : (n, width·slots) of the table's dtype.
+    """
+
+    shards: Array
+    numbers: Array
+    starts: Array
+    keys: Array
+    values: Array
+    state: Array
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self)
+
+    def pack(self, out: Array) -> None:
+        """Lay them into bytes, as many as `nbytes`."""
+        at = 0
+        for array in self:
+            out[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
+            at += array.nbytes
+
+    @staticmethod
+    def unpack(blob: Array, spec: TableSpec, shards: int, rows: int, runs: bool) -> "Rows":
+        """The arrays in some bytes, not copied."""
+        at, arrays = 0, []
+        width, state = spec.width, spec.width * spec.slots
+        for shape, dtype in (
+            ((shards,), "int64"),
+            ((shards,), "int64"),
+            ((shards + 1,), "int64"),
+            ((shards if runs else rows,), "uint64"),
+            ((rows, width), spec.dtype),
+            ((rows, state), spec.dtype),
+        ):
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            arrays.append(blob[at : at + size].view(dtype).reshape(shape))
+            at += size
+        return Rows(*arrays)
+
+    def only(self, chosen: Array) -> "Rows":
+        """Those of the shards where `chosen` (m,) bool is set."""
+        if chosen.all():
+            return self
+        of_rows = np.repeat(chosen, np.diff(self.starts))
+        sizes = np.diff(self.starts)[chosen]
+        starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+        runs = self.keys.size != self.values.shape[0]
+        keys = self.keys[chosen if runs else of_rows]
+        return Rows(self.shards[chosen], self.numbers[chosen], starts, keys, self.values[of_rows], self.state[of_rows])

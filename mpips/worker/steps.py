@@ -1,0 +1,48 @@
+"""The steps of a worker's pushes to a table: what a server knows a push by, whoever makes it. Pure.
+
+A step is ``counter << 32 | i``: `counter` numbers the batches that an identity was ever given, `i` the pushes in one of
+them. A batch that is done again under the same identity and counter makes the same steps, so each of its pushes counts
+once. Pushes between batches come after all that anybody may have made in the last one.
+"""
+
+COUNTER = 32  # bits below the counter
+BETWEEN = 1 << 31  # more than the pushes of a batch
+
+
+class Steps:
+    """Numbers the pushes of one worker to one table.
+
+    Parameters
+    ----------
+    identity : whose pushes they are between batches.
+    """
+
+    def __init__(self, identity: int) -> None:
+        self._identity = identity
+        self._between = 0
+        self._batch: tuple[int, int] | None = None  # identity and counter
+        self._made = 0  # in this batch
+
+    def begin_batch(self, identity: int, counter: int) -> None:
+        """What follows belongs to this batch of this identity."""
+        self._batch, self._made = (identity, counter), 0
+
+    def end_batch(self) -> None:
+        """What follows belongs to no batch."""
+        if self._batch is not None:
+            self.pass_by(*self._batch)
+        self._batch = None
+
+    def pass_by(self, identity: int, counter: int) -> None:
+        """The batches up to this counter of an identity are over, whoever did them."""
+        if identity == self._identity:
+            self._between = max(self._between, counter << COUNTER | BETWEEN)
+
+    def next(self) -> tuple[int, int]:
+        """Identity and step of the next push."""
+        if self._batch is None:
+            self._between += 1
+            return self._identity, self._between
+        self._made += 1
+        identity, counter = self._batch
+        return identity, counter << COUNTER | self._made

@@ -1,0 +1,66 @@
+"""The scheduler's process is killed while a job trains: a standby goes on with it."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from mpips.cli.launch import Launcher
+from tests.jobs.conftest import TRAIN_ROWS, Start
+from tests.jobs.started import Started
+
+PASSES = 300
+WORST = 1.0  # seconds from the kill to the next workload
+
+
+@pytest.fixture(autouse=True)
+def needs_ulfm(launcher: Launcher) -> None:
+    if not launcher.ulfm:
+        pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
+
+
+def kill_scheduler(job: Started) -> float:
+    """When it was killed, in Unix seconds."""
+    pid = job.pid_of("scheduler")
+    killed = time.time()
+    os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def finished(job: Started) -> None:
+    """The job ends as if nothing had happened: every epoch once, every row counted, no event missing or told twice."""
+    assert job.end() == 0, job.said
+    result = job.result()
+    assert result["exit"] == "finished", result
+    assert result["examples"] == PASSES * TRAIN_ROWS
+    assert [event["epoch"] for event in job.events("epoch")] == list(range(1, PASSES + 1))
+    numbers = [event["number"] for event in job.events() if "number" in event]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("spares", [1, 0])
+def test_a_job_goes_on_without_its_scheduler(run: Start, spares: int) -> None:
+    """With a spare that takes its place, or without one as a task more for the data server."""
+    job: Started = run(
+        f"algorithm.passes={PASSES}", "roles.workers=2", f"roles.spares={spares}", "checkpoint.every=0.3"
+    )
+    job.until_training(2)
+    killed = kill_scheduler(job)
+    job.until(lambda: len(job.ranks()) == 4 + spares, "the list of ranks without it")
+    assert "scheduler" in {rank["role"] for rank in job.ranks()}
+    finished(job)
+    recovery, *others = job.result()["recoveries"]
+    assert not others
+    assert (recovery["rank"], recovery["role"]) == (0, "scheduler")
+    assert recovery["detected"] + recovery["acknowledged"] - killed < WORST
+
+
+def test_two_schedulers_may_die_one_after_the_other(run: Start) -> None:
+    job: Started = run(f"algorithm.passes={PASSES}", "roles.workers=2", "roles.spares=2")
+    for times in (1, 2):
+        job.until_training(len(job.events("epoch")) + 5)
+        kill_scheduler(job)
+        job.until(lambda times=times: len(job.ranks()) == 7 - times, "the list of ranks without it")  # type: ignore[misc]
+    finished(job)
+    assert [recovery["role"] for recovery in job.result()["recoveries"]] == ["scheduler", "scheduler"]

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from mpips.record import EVENTS, Record
+
+
+def events(run):
+    return [json.loads(line) for line in (run / EVENTS).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("torn", ["", '{"time": 1.0, "event": "ep'])
+def test_a_successor_goes_on_after_the_last_whole_event(tmp_path, torn):
+    first = Record(tmp_path)
+    first.event({"event": "start"})
+    first.event({"event": "epoch"}, 1)
+    first.event({"event": "epoch"}, 2)
+    with (tmp_path / EVENTS).open("a") as file:
+        file.write(torn)
+    second = Record(tmp_path, fresh=False)
+    assert second.last_event() == 2
+    second.event({"event": "epoch"}, 3)
+    assert [event.get("number") for event in events(tmp_path)] == [None, 1, 2, 3]
+
+
+def test_a_log_without_numbered_events_has_none_as_its_last(tmp_path):
+    record = Record(tmp_path)
+    assert record.last_event() == 0  # no file
+    record.event({"event": "start"})
+    assert record.last_event() == 0
+
+
+def test_recoveries_are_told_by_their_stages(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("mpips.record.time.time", lambda: now[0])
+    record = Record(tmp_path)
+    record.event({"event": "note", "text": "no recovery"})
+
+    def stage(number, rank, stage, text, at):
+        now[0] = at
+        record.event({"event": "recovery", "stage": stage, "recovery": number, "rank": rank, "role": "s", "text": text})
+
+    stage(1, 0, "detected", "", 100.0)
+    stage(1, 0, "view", "rank 5 is the scheduler now", 100.25)
+    stage(2, 3, "detected", "", 101.0)
+    stage(1, 0, "acknowledged", "on", 101.5)
+    assert record.recoveries() == [
+        {"recovery": 1, "rank": 0, "role": "s", "text": "rank 5 is the scheduler now"}
+        | {"detected": 100.0, "view": 0.25, "acknowledged": 1.5, "whole": None},
+        {"recovery": 2, "rank": 3, "role": "s", "text": ""}
+        | {"detected": 101.0, "view": None, "acknowledged": None, "whole": None},
+    ]
+
+
+def test_a_job_without_a_run_folder_records_nothing():
+    record = Record(None)
+    record.event({"event": "start"}, 1)
+    assert (record.last_event(), record.recoveries(), record.ended) == (0, [], False)
