@@ -164,7 +164,7 @@ class Resumed(Message, frozen=True):
     number: int
 
 
-# --- succession: what is said to the scheduler and by it is numbered, and said again when another takes its place ------
+# --- succession: what is said to the scheduler and by it is numbered, and said again to and by a new one ------------
 
 
 class ToScheduler(Message, frozen=True):
@@ -247,6 +247,14 @@ class Completed(Input, frozen=True):
     """The generation is complete, or why it is not."""
 
     error: str | None
+
+
+class Scaled(Input, frozen=True):
+    """Somebody asks, under a name, for so many servers and workers."""
+
+    name: str
+    servers: int | None
+    workers: int | None
 
 
 class Conducted(Input, frozen=True):

@@ -288,7 +288,7 @@ class Rank:
         heir = self._heir(view)
         if view.scheduler not in self._fabric.lost or heir not in (self._fabric.rank, None):
             self._orphaned = None
-            if view.scheduler in self._fabric.lost and replica is not None and view.number > self.view.number:
+            if view.scheduler in self._fabric.lost and replica is not None:
                 self._hand_on(replica, heir)
         elif heir is not None and (replica is not None or view.number == 1):
             self._succeed(replica)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mpips.fabric import Fabric
 from mpips.fabric.sim import SimFabric, Simulation
-from mpips.messages import CreateTables, Message
+from mpips.messages import CreateTables, Message, ToScheduler, decode
 from mpips.plan import MB, Memory, Plan
 from mpips.rank import Outcome, Rank
 from mpips.rule import fitted
@@ -115,7 +115,9 @@ def run(
 
 
 class Tape:
-    """The messages of one type that a rank takes in, in order; made before the rank registers its handlers."""
+    """The messages of one type that a rank takes in, in order, or as the scheduler is told; made before the rank
+    registers its handlers.
+    """
 
     def __init__(self, fabric: SimFabric, kind: type[Message]) -> None:
         self.messages: list[tuple[int, Any]] = []
@@ -123,10 +125,12 @@ class Tape:
 
         def on(wanted: type[Message], handler: Callable[[int, Any], None]) -> None:
             def handle(source: int, message: Message) -> None:
-                self.messages.append((source, message))
+                said = decode(message.message) if isinstance(message, ToScheduler) else message
+                if isinstance(said, kind):
+                    self.messages.append((source, said))
                 handler(source, message)
 
-            register(wanted, handle if wanted is kind else handler)
+            register(wanted, handle if wanted in (kind, ToScheduler) else handler)
 
         fabric.on = on  # type: ignore[method-assign]
 

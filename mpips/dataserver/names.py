@@ -63,6 +63,11 @@ class Names:
         fabric.background += [self._offer_more, self._save]
         self._ask()
 
+    @property
+    def need_room(self) -> bool:
+        """Whether names wait for room on the shelf."""
+        return bool(self._offers)
+
     def read(self, part: int, dictionary: Dictionary) -> None:
         """A part is read, and has these names."""
         self._own[part] = dictionary

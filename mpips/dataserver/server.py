@@ -124,12 +124,15 @@ class DataServer:
         self._serve()
 
     def _taken(self, source: int, message: BatchTaken) -> None:
+        self._queue.pop((source, message.number), None)
         self._shelf.give_back((source, message.number))
         self._serve()
 
     def _serve(self) -> None:
         """Answer requests in order, as far as their parts are read and there is room."""
         for request, wanted in list(self._queue.items()):
+            if self._names is not None and self._names.need_room:
+                return  # else batches, which are smaller, would always be first
             if not self._ready(wanted.part):
                 continue
             try:

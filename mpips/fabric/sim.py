@@ -59,7 +59,7 @@ class Simulation:
         self.seed = seed
         self.faults: list[tuple[Any, ...]] = []
         self._random = random.Random(seed)
-        self._chance = random.Random(seed)  # of faults, apart: a fault more leaves the rest of the run as it was
+        self._chance = random.Random(seed)  # for `kill_one` alone: what it draws must not change the rest of the run
         self._latency = latency
         self._late = (0.0, 0.0)
         self._repeated = 0.0
@@ -196,7 +196,8 @@ class Simulation:
         heapq.heappush(self._events, (time, self._random.random(), next(self._numbers), event, arguments))
 
     def _fault(self, time: float, event: Callable[..., object], *arguments: Any) -> None:
-        heapq.heappush(self._events, (time, self._chance.random(), next(self._numbers), event, arguments))
+        """A fault comes first of all that happens at its time, so that it does so again when it is arranged again."""
+        heapq.heappush(self._events, (time, -1.0, next(self._numbers), event, arguments))
 
     def _travel(self) -> float:
         shortest, longest = self._latency

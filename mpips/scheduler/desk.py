@@ -24,7 +24,9 @@ from mpips.messages import (
     Interrupted,
     Load,
     Mirrored,
+    NewView,
     Said,
+    Scaled,
     SchedulerHeard,
     Snapshot,
     Ticked,
@@ -32,7 +34,8 @@ from mpips.messages import (
 )
 from mpips.plan import Plan
 from mpips.record import Record
-from mpips.scheduler.effects import Complete, End
+from mpips.scheduler import requests
+from mpips.scheduler.effects import Answer, Complete, End
 from mpips.scheduler.replica import Action, Post, Replica, Write, pack
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
@@ -107,6 +110,8 @@ class Desk:
         self._done = replica.index  # inputs from which nothing is left to be done
         self._unsent: list[Input] = []
         self._mirrored: dict[int, int] = {}  # inputs that each standby has
+        fresh = replica.index == 0
+        self._requests = requests.Requests(plan.run, fresh) if plan.run is not None else None
         fabric.on(ToScheduler, self._said)
         fabric.on(SchedulerHeard, self._heard)
         fabric.on(Load, self._load)
@@ -161,6 +166,8 @@ class Desk:
             self._take(Interrupted(now, wish))
         if self.replica.scheduler.due(now):
             self._take(Ticked(now))
+        for name, sizes in self._requests.new(now) if self._requests is not None else ():
+            self._take(Scaled(now, name, sizes.servers, sizes.workers))
         return self._send_inputs()
 
     def lost(self, rank: int) -> None:
@@ -190,8 +197,10 @@ class Desk:
     # --- standbys ---------------------------------------------------------------------------------------------------
 
     def viewed(self, old: View, new: View) -> None:
-        """There is a new view, perhaps with other standbys."""
+        """There is a new view, perhaps with other standbys. Who lives and is lost to it is told to leave."""
         self._view = new
+        for rank in set(new.lost) - set(old.lost) - self._fabric.lost:
+            self._fabric.send(rank, NewView(new))
         self._call_standbys()
         self._write_ranks()
 
@@ -241,6 +250,10 @@ class Desk:
                 self._record.event(event, number)
             case Complete():
                 self._complete(action)
+            case Answer(name, stage, text):
+                if self._requests is not None:
+                    self._requests.answer(name, requests.Answer(stage, text))
+                    self._requests.taken(name)
             case End():
                 self._record.result(self._result(action))
 
@@ -253,7 +266,7 @@ class Desk:
             write_master(
                 run,
                 action.generation,
-                self._view.servers,
+                action.servers,
                 action.tables,
                 self._plan.text,
                 action.progress,

@@ -1,6 +1,6 @@
 """What the scheduler's state machine wants done, in order."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mpips.messages import Message
 from mpips.table import TableSpec
@@ -20,9 +20,10 @@ class Log(NamedTuple):
 
 
 class Complete(NamedTuple):
-    """Every server has written its part: complete the generation, and call `Scheduler.completed`."""
+    """These servers have each written a part: complete the generation, and call `Scheduler.completed`."""
 
     generation: int
+    servers: list[int]
     tables: list[TableSpec]
     progress: dict[str, Any]
 
@@ -34,7 +35,15 @@ class End(NamedTuple):
     reason: str
 
 
-Effect = Send | Log | Complete | End
+class Answer(NamedTuple):
+    """Answer the request of a name for another size of the job: "under way", "done" or "refused", and what or why."""
+
+    name: str
+    stage: Literal["under way", "done", "refused"]
+    text: str
+
+
+Effect = Send | Log | Complete | End | Answer
 
 
 class Effects:
@@ -55,3 +64,7 @@ class Effects:
     def log(self, event: str, **fields: Any) -> None:
         """Have an event written to the log of the run."""
         self.wanted.append(Log({"event": event, **fields}))
+
+    def answer(self, name: str, stage: Literal["under way", "done", "refused"], text: str) -> None:
+        """Have a request for another size of the job answered."""
+        self.wanted.append(Answer(name, stage, text))

@@ -40,8 +40,9 @@ class Ledger:
     """Workloads of a job: an epoch's train batches in a seeded order, and now and then an evaluation of all test
     batches.
 
-    An epoch's workloads are handed out while the last of the epoch before are under way, unless an evaluation stands
-    between them: that waits for every push, and holds the next epoch back until it is over.
+    An epoch's workloads are handed out while the last of the epoch before are under way, but none of earlier ones: a
+    slow worker is an epoch behind at most. An evaluation waits for every push, and holds the next epoch back until it
+    is over.
 
     Parameters
     ----------
@@ -226,7 +227,7 @@ class Ledger:
                 self._evaluated.add(self.epoch)
                 self.evaluating = True
                 self._add(self.epoch, False)
-            elif self.epoch < self._passes and len(self._left) < 2:
+            elif self.epoch < self._passes and self.finished_epochs >= self.epoch - 1:
                 self.epoch += 1
                 self._add(self.epoch, True)
             else:

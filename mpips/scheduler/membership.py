@@ -1,6 +1,6 @@
 """Who takes whose place: from deaths, and from wishes for more or fewer ranks, to the next view. Pure.
 
-A server's place on the ring goes to a spare, or without one to nobody: then its shards go to those that stand behind it.
+A server's place on the ring goes to a spare, or without one to nobody: then its shards go to those that stand behind.
 Copies are made in the background; when the servers have all that the view has them copy, that ring is settled. If a
 shard gets another head by that, pushes rest for the moment that it takes all copies to be alike.
 """

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mpips import messages as m
 from mpips.plan import Plan
-from mpips.scheduler.effects import Complete, End, Log, Send
+from mpips.scheduler.effects import Answer, Complete, End, Log, Send
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.session import Session
 
@@ -33,7 +33,7 @@ class Write(NamedTuple):
     event: dict[str, Any]
 
 
-Action = Post | Write | Complete | End
+Action = Post | Write | Complete | End | Answer
 
 
 class Replica:
@@ -98,6 +98,8 @@ class Replica:
             case m.Completed(_, error):
                 self.incomplete = None
                 scheduler.completed(error, now)
+            case m.Scaled(_, name, servers, workers):
+                scheduler.scale(name, servers, workers, now)
             case m.Conducted():
                 scheduler.conducted(now)
         return []

@@ -11,6 +11,7 @@ from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Complete, Effect, Effects, End
 from mpips.scheduler.evaluations import Evaluations
+from mpips.scheduler.growth import Growth
 from mpips.scheduler.membership import BeyondRedundancy, Membership
 from mpips.scheduler.places import Places
 from mpips.scheduler.recoveries import Recoveries
@@ -54,6 +55,7 @@ class Scheduler:
         self._effects = Effects()
         self._membership = Membership(view, plan)
         self._recoveries = Recoveries(self._effects)
+        self._growth = Growth(plan, self._membership, self._effects)
         self._startup = StartUp(plan, resume, self._effects)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
@@ -118,7 +120,9 @@ class Scheduler:
             return False
         reports = self.began and self._ending is None and self.tally.due(now)
         drained = self._drained_by is not None and now >= self._drained_by
-        return reports or drained or self._saving.due(now) or self._saving.overdue(now) or self._work.due(now)
+        grows = self._ending is None and self._growth.due(now, self._work.finished_epochs + 1)
+        saves = self._saving.due(now) or self._saving.overdue(now)
+        return reports or drained or grows or saves or self._work.due(now)
 
     def tick(self, now: float) -> None:
         """Take notice of the time."""
@@ -128,6 +132,9 @@ class Scheduler:
             self._report(now)
         if self._work.due(now):
             self._work.feed(now)
+        if self._ending is None and self._growth.due(now, self._work.finished_epochs + 1):
+            self._growth.make_planned(now, self._work.finished_epochs + 1)
+            self._change_view(now)
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
         if self._saving.due(now):
@@ -154,6 +161,15 @@ class Scheduler:
         if role == "spare":
             self._recoveries.goes_on(recovery)
             self._recoveries.whole(recovery)
+
+    def scale(self, name: str, servers: int | None, workers: int | None, now: float) -> None:
+        """Somebody wants so many servers and workers; the effects answer the request of this name."""
+        if self._over or self._ending is not None:
+            self._effects.answer(name, "refused", "the job is ending")
+            return
+        self._growth.ask(name, servers, workers)
+        self._change_view(now)
+        self._growth.settle()
 
     def interrupt(self, reason: str, now: float) -> None:
         """Someone wants the job to end: with a checkpoint."""
@@ -190,6 +206,7 @@ class Scheduler:
             return
         self.viewed(old, new, now)
         if self._membership.settled:
+            self._growth.settle()
             for recovery in self._recoveries.under_way():
                 if recovery.role == "server" and recovery.view < new.number:
                     self._recoveries.whole(recovery)
@@ -244,6 +261,7 @@ class Scheduler:
         self.began = True
         self.tally.rows = self._startup.rows
         self.tally.begin(now)
+        self._growth.begin(now)
         self._work.begin(self._startup.batches, resumed.progress if resumed else None, now)
         if self._plan.saves:
             self._saving.begin_periods(now)
@@ -372,7 +390,8 @@ class Scheduler:
         if self._saving.error is not None:
             self.completed(self._saving.error, now)
         else:
-            self.effects.append(Complete(self._saving.generation, self._startup.tables, self._save_progress))
+            generation, tables = self._saving.generation, self._startup.tables
+            self.effects.append(Complete(generation, self._view.servers, tables, self._save_progress))
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""

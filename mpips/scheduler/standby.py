@@ -41,8 +41,8 @@ class Standby:
     def _apply(self, source: int, message: Inputs) -> None:
         if source != self._scheduler or self.replica is None:
             return
+        self._fabric.send(source, Mirrored(message.index + len(message.inputs)))  # others wait for that
         for given in message.inputs[max(0, self.replica.index - message.index) :]:
             self.replica.apply(given)
         self.replica.done(message.done)
         self.ahead = self.replica.time - self._fabric.now()
-        self._fabric.send(source, Mirrored(self.replica.index))

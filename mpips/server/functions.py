@@ -16,20 +16,21 @@ from mpips.server.shards import THREADED_ROWS, Shards
 Array = np.ndarray[Any, Any]
 
 
-def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> Any:
-    """Run a shard function on those of the rows ``[lo, hi)`` that are led.
+def run(shards: Shards, concerned: list[int], name: str, lo: int, hi: int | None, argument: Any) -> Any:
+    """Run a shard function on the rows ``[lo, hi)`` of some shards.
 
     Parameters
     ----------
     shards : this server's shards of a table.
+    concerned : those to run it on.
     name : a function of `mpips.functions.FUNCTIONS`.
     lo, hi : the key range; `hi` None: no bound.
     argument : (m,) numbers, or one.
 
     Returns
     -------
-    A number or an array: the replies reduced in the order of the shards, whatever the number of threads; when no row
-    of the range is led, the reply to no rows.
+    A number or an array: the replies reduced in the order of the shards, whatever the number of threads; without
+    any row the reply to no rows.
 
     Raises
     ------
@@ -46,11 +47,11 @@ def run(shards: Shards, name: str, lo: int, hi: int | None, argument: Any) -> An
         rows = end - lo
     else:
         one = partial(call.on_sparse, lo, hi)
-        rows = sum(int(shards._header(shard)[header.COUNT]) for shard in shards.led)
+        rows = sum(int(shards._header(shard)[header.COUNT]) for shard in concerned)
     if pool is None or rows * spec.width < THREADED_ROWS:
-        replies = [one(shard) for shard in sorted(shards.led)]
+        replies = [one(shard) for shard in sorted(concerned)]
     else:
-        futures = [pool.submit(one, shard) for shard in sorted(shards.led)]
+        futures = [pool.submit(one, shard) for shard in sorted(concerned)]
         wait(futures)  # all of them, also when one fails: nobody writes after this returns
         replies = [future.result() for future in futures]
     replies = [reply for reply in replies if reply is not None]

@@ -24,6 +24,7 @@ from mpips.server.shards import Shards
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
 NOBODY = -1
+NO_VIEW = 0  # a change that was applied in no view tells only of its own shards how far clocks are
 
 Kind = Literal["rows", "whole", "same"]
 Path = tuple[int, int]  # head and predecessor
@@ -220,17 +221,14 @@ class Replication:
         values, state = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return Rows(touched, shards.numbers[touched], starts, firsts, values, state)
 
-    def rewritten(self, table: int, concerned: Iterable[int], then: Then) -> None:
+    def rewritten(self, table: int, concerned: Iterable[int], steps: list[Entry], then: Then) -> None:
         """A function has written to whole shards here; `then` is for when every copy has them."""
         copies = self.tables[table]
         countdown = Countdown(then)
-        if not self._replicates or self._view is None:
-            concerned = ()
-        for shard in concerned:
+        for shard in concerned if self._replicates else ():
             copies.shards.numbers[shard] += 1
             if copies.after[shard] != NOBODY:
-                rows = self._all_of(copies.shards, shard)
-                self._down(table, self._view.number if self._view else 0, rows, [], countdown.one_more())
+                self._down(table, NO_VIEW, self._all_of(copies.shards, shard), steps, countdown.one_more())
         countdown.done()
 
     @staticmethod
@@ -239,7 +237,8 @@ class Replication:
         if spec.kind == "sparse":
             keys, values, state = shards.rows(shard)
             starts = np.array([0, keys.size], np.int64)
-            return Rows(one, shards.numbers[one], starts, keys, values, state.reshape(keys.size, spec.width * spec.slots))
+            state = state.reshape(keys.size, spec.width * spec.slots)
+            return Rows(one, shards.numbers[one], starts, keys, values, state)
         lo, hi = spec.shard_range(shard)
         values, state = shards.run(lo, hi - lo)
         first, starts = np.array([lo], np.uint64), np.array([0, hi - lo], np.int64)
@@ -262,7 +261,8 @@ class Replication:
         countdown = Countdown(then)
         for successor in np.unique(after).tolist():
             if successor != NOBODY:
-                self._send(successor, table, applied, "rows", rows.only(after == successor), steps, countdown.one_more())
+                part = rows.only(after == successor)
+                self._send(successor, table, applied, "rows", part, steps, countdown.one_more())
         countdown.done()
 
     def _send(
@@ -294,8 +294,8 @@ class Replication:
         self._fabric.send(
             sent.successor,
             Change(
-                self._view.number, number, sent.table, sent.applied, sent.kind, rows.shards.size, count, runs, slot, size,
-                sent.steps,
+                self._view.number, number, sent.table, sent.applied, sent.kind,
+                rows.shards.size, count, runs, slot, size, sent.steps,
             ),
         )  # fmt: skip
         return True
@@ -432,13 +432,11 @@ class Replication:
 
     def _copy(self, copies: Copies, wanted: Wanted) -> None:
         shards, shard = copies.shards, wanted.shard
-        assert self._view is not None
         steps = copies.clock(copies.paths[shard]).entries(*copies.positions(shard))
         if wanted.number == shards.numbers[shard]:
-            rows = _none_of(shards, shard)
-            self._send(wanted.server, wanted.table, self._view.number, "same", rows, steps, _nothing)
+            self._send(wanted.server, wanted.table, NO_VIEW, "same", _none_of(shards, shard), steps, _nothing)
         else:
-            self._send(wanted.server, wanted.table, self._view.number, "whole", self._all_of(shards, shard), steps, _nothing)
+            self._send(wanted.server, wanted.table, NO_VIEW, "whole", self._all_of(shards, shard), steps, _nothing)
         copies.after[shard] = wanted.server
         copies.sent.add((shard, wanted.server))
 

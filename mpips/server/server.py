@@ -12,7 +12,7 @@ from mpips.checkpoint.write import ServerFile
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
-from mpips.functions import find, pack
+from mpips.functions import pack
 from mpips.kernels.checksum import fletcher32
 from mpips.kernels.partition import positions
 from mpips.messages import (
@@ -49,6 +49,7 @@ from mpips.scheduler.line import Line
 from mpips.scheduler.view import MAIN, View
 from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
+from mpips.server.clock import Entry
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Copies, Replication
 from mpips.server.shards import Shards
@@ -368,39 +369,65 @@ class Server:
         self._received.take(source, message.time, message.after, run)
 
     def _call(self, source: int, message: CallShards) -> None:
-        def run(argument: Array) -> None:
-            if self._draining is not None:
-                self._held_up.append(lambda: run(argument))
-                return
-            if message.view < self._since[message.table]:
-                self._received.done(source, message.time)
-                return
-            shards = self.tables[message.table]
-            try:
-                data, dtype, shape = pack(functions.run(shards, message.function, message.lo, message.hi, argument))
-            except Error as problem:
-                self._received.refuse(source, message.time, str(problem))
-                return
-
-            def reply(slot: int) -> ShardsReply:
-                return ShardsReply(message.time, slot, data.nbytes, dtype, list(shape))
-
-            if self._fabric.place(source) is None:
-                self._plain += data.nbytes
-
-            def leave() -> None:
-                self._leave(source, message.time, [data], reply)
-
-            if find(message.function).writes:
-                concerned = shards.in_range(message.lo, message.hi)
-                self._replication.rewritten(message.table, concerned, leave)
-            else:
-                leave()
+        writes = message.step > 0
 
         def read() -> None:
-            self._incoming.read(source, [(message.argument, message.numbers, "float64")], lambda read: run(read[0]))
+            if message.view < self._since[message.table]:  # it will be asked again
+                self._received.done(source, message.time)
+                return
+            argument = (message.argument, message.numbers, "float64")
+            self._incoming.read(source, [argument], lambda read: self._run_function(source, message, read[0]))
 
-        self._received.take(source, message.time, message.after, read)
+        lane = (message.table, source) if writes else None
+        self._received.take(source, message.time, message.after, read, lane)
+
+    def _run_function(self, source: int, message: CallShards, argument: Array) -> None:
+        """Run a function on the shards that are led: one that writes on those where this call is not a repetition."""
+        if self._draining is not None:
+            self._held_up.append(lambda: self._run_function(source, message, argument))
+            return
+        if message.view < self._since[message.table]:
+            self._received.done(source, message.time)
+            return
+        shards = self.tables[message.table]
+        concerned, steps = shards.in_range(message.lo, message.hi), list[Entry]()
+        if message.step:
+            concerned, steps = self._not_done(shards, concerned, message)
+        try:
+            reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
+            data, dtype, shape = pack(reply)
+        except Error as problem:
+            self._received.refuse(source, message.time, str(problem))
+            return
+
+        def place(slot: int) -> ShardsReply:
+            return ShardsReply(message.time, slot, data.nbytes, dtype, list(shape))
+
+        def leave() -> None:
+            if self._fabric.place(source) is None:
+                self._plain += data.nbytes
+            self._leave(source, message.time, [data], place)
+
+        if message.step:
+            for entry in steps:
+                shards.clock.advance(*entry)
+            self._replication.rewritten(message.table, concerned, steps, leave)
+        else:
+            leave()
+
+    @staticmethod
+    def _not_done(shards: Shards, concerned: list[int], message: CallShards) -> tuple[list[int], list[Entry]]:
+        """The shards that a function has not been run on by this call, and what the clock will know then."""
+        spec = shards.spec
+        lo, hi = 0, spec.positions
+        if spec.kind == "dense":
+            lo, hi = message.lo, spec.rows if message.hi is None else message.hi
+        if lo >= hi:
+            return [], []
+        fresh = shards.clock.fresh(message.identity, lo, hi, message.step)
+        at = {shard: max(lo, spec.shard_range(shard)[0]) if spec.kind == "dense" else shard for shard in concerned}
+        new = [shard for shard in concerned if any(start <= at[shard] < end for start, end in fresh)]
+        return new, [(message.identity, lo, hi, message.step)]
 
     def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> bool:
         """Leave an answer in the own arena until it is taken, and say where; without room for it refuse: False."""

@@ -10,7 +10,7 @@ from mpips.cli.launch import Launcher
 from tests.jobs.conftest import TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
-PASSES = 300
+PASSES = 80
 WORST = 1.0  # seconds from the kill to the next workload
 
 
@@ -34,7 +34,7 @@ def finished(job: Started) -> None:
     result = job.result()
     assert result["exit"] == "finished", result
     assert result["examples"] == PASSES * TRAIN_ROWS
-    assert [event["epoch"] for event in job.events("epoch")] == list(range(1, PASSES + 1))
+    assert sorted(event["epoch"] for event in job.events("epoch")) == list(range(1, PASSES + 1))
     numbers = [event["number"] for event in job.events() if "number" in event]
     assert numbers == list(range(1, len(numbers) + 1))
 

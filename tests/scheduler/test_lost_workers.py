@@ -308,6 +308,19 @@ def test_the_next_epoch_is_handed_out_although_some_of_one_that_ended_early_is_u
     assert ledger.done(1, slow.number, 0.0).ends is False
 
 
+def test_a_slow_worker_is_an_epoch_behind_at_most_and_then_others_do_its_work():
+    ledger, now = Ledger([Batches(0, 16, 0)], 5, 0, 0, 2), 0.0
+    slow = ledger.next(1, now)
+    while (workload := ledger.next(2, now)) is not None:
+        now += 1e-3
+        ledger.done(2, workload.number, now)
+    assert ledger.epoch == 2
+    assert ledger.next(2, now) is None
+    assert ledger.late(2, now + 1.0).workload == slow
+    ledger.done(2, slow.number, now + 1.0)
+    assert ledger.next(2, now + 1.0).epoch == 3
+
+
 def test_what_a_lost_worker_has_left_is_owed_until_it_is_done():
     outstanding = Outstanding()
     first, second = given_one(outstanding, 4), given_one(outstanding, 4)

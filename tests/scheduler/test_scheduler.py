@@ -9,7 +9,9 @@ from mpips import messages as m
 from mpips.dataserver.spec import DataSpec
 from mpips.metrics import BINS, pack
 from mpips.plan import Plan
+from mpips.scheduler.chains import chains_of
 from mpips.scheduler.effects import Complete, End, Log, Send
+from mpips.scheduler.outstanding import FEWEST, GRACE, LATE
 from mpips.scheduler.saving import LAST_RETRIES, LAST_SAVE_SECONDS, RETRY_SECONDS
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
@@ -35,7 +37,7 @@ class Job:
             roles=Roles(servers=2, data_servers=1, workers=2),
             **settings,
         )
-        self.view = assign([0] * 7, self.plan.roles)
+        self.view = assign([0] * 7, self.plan.roles, replicas=self.plan.replicas)
         assert (self.view.servers, self.view.data_servers, self.view.workers, self.view.spares) == (
             SERVERS,
             [DATA],
@@ -423,28 +425,149 @@ def test_no_workload_is_given_once_the_end_has_begun():
 # --- what may die ---
 
 
-@pytest.mark.parametrize(("rank", "role"), [(1, "server"), (DATA, "data server"), (4, "worker")])
-def test_a_rank_that_dies_ends_the_job_with_its_name_and_role(rank, role):
+def messages(effects, dest):
+    """All messages of effects to a rank, views left out."""
+    found = [effect.message for effect in effects if isinstance(effect, Send) and effect.dest == dest]
+    return [message for message in found if not isinstance(message, m.NewView)]
+
+
+def lose(job, rank):
+    job.scheduler.lost(rank, job.now)
+    return job.effects()
+
+
+def head_of(job):
+    """The server that has the only shard of the table, without copies."""
+    return int(chains_of(job.scheduler.view, table(rows=77)).heads[0])
+
+
+def test_what_a_dead_worker_had_is_handed_out_first_under_its_name_and_one_after_the_other():
+    job = Job(passes=1)
+    job.come_up()
+    first, second = (sent(job.hear(4, m.WorkRequest()))[4] for _ in range(2))
+    mine = sent(job.hear(5, m.WorkRequest()))[5]
+    assert (first.identity, first.first, second.first, mine.identity) == (4, 1, 1 + len(first.batches), 5)
+    effects = lose(job, 4)
+    assert end(effects) is None
+    assert messages(effects, SPARE) == [m.Begin([table(rows=77)], [], SPARE)]
+    assert sent(job.hear(5, m.WorkRequest()))[5] == first
+    assert sent(job.hear(SPARE, m.WorkRequest()))[SPARE].identity == SPARE  # the second waits for the first
+    assert job.hear(4, m.WorkDone(first.number, 10, 5.0, b"")) == []  # the dead are not listened to
+    job.hear(5, m.WorkDone(first.number, 10, 5.0, b""))
+    assert sent(job.hear(5, m.WorkRequest()))[5] == second
+    assert job.scheduler.tally.examples == 10
+
+
+def test_a_worker_is_not_sent_home_while_work_may_come_back_from_another():
+    job = Job(passes=1)
+    job.come_up()
+    last = None
+    while (workload := sent(job.hear(4, m.WorkRequest())).get(4)) is not None:
+        if last is not None:
+            job.hear(4, m.WorkDone(last.number, 10, 5.0, b""))
+        last = workload
+    effects = lose(job, 4)  # with the last workload of the epoch
+    assert messages(effects, SPARE) == [m.Begin([table(rows=77)], [], SPARE)]
+    assert messages(job.hear(5, m.WorkRequest()), 5) == [last]
+    evaluation = messages(job.hear(5, m.WorkDone(last.number, 10, 5.0, b"")), 5)
+    assert evaluation == []
+    assert not sent(job.hear(5, m.WorkRequest()))[5].train
+
+
+def test_work_that_a_waiting_worker_could_do_is_given_to_it_when_its_worker_dies():
+    job = Job(passes=1, delay=0)
+    job.come_up()
+    first = sent(job.hear(4, m.WorkRequest()))[4]
+    assert job.hear(5, m.WorkRequest()) == []
+    assert messages(lose(job, 4), 5) == [first]
+
+
+def test_what_is_ignored_counts_as_done():
+    job = Job(passes=1, delay=0, on_worker_loss="ignore")
+    job.come_up()
+    first = sent(job.hear(4, m.WorkRequest()))[4]
+    job.hear(5, m.WorkRequest())
+    given = messages(lose(job, 4), 5)
+    assert given[0].batches != first.batches
+    job.hear(5, m.WorkDone(given[0].number, 10, 5.0, b""))
+    _, nothing = job.work(until=lambda workload: True)
+    assert nothing is None  # worker 4 gets nothing any more
+
+
+def test_a_late_workload_is_done_by_a_waiting_worker_too_and_the_slower_one_is_told():
+    job = Job(passes=2, delay=0)
+    job.come_up()
+    for _ in range(FEWEST):
+        workload = sent(job.hear(4, m.WorkRequest()))[4]
+        job.now += 0.1
+        job.hear(4, m.WorkDone(workload.number, 10, 5.0, b""))
+    slow = sent(job.hear(4, m.WorkRequest()))[4]
+    assert job.hear(5, m.WorkRequest()) == []
+    assert not logged(job.tick(LATE * 0.1), "straggler")
+    effects = job.tick(GRACE + 0.01)
+    late = logged(effects, "straggler")[0]
+    assert (late["rank"], late["by"], late["workload"]) == (4, 5, slow.number)
+    assert messages(effects, 5) == [slow]
+    assert not logged(job.tick(10.0), "straggler")
+    assert messages(job.hear(5, m.WorkDone(slow.number, 10, 5.0, b"")), 4) == [m.Cancelled(slow.number)]
+    examples = job.scheduler.tally.examples
+    job.hear(4, m.WorkDone(slow.number, 10, 5.0, b""))
+    assert job.scheduler.tally.examples == examples
+
+
+def test_a_worker_that_dies_while_the_job_comes_up_is_replaced():
+    job = Job()
+    lose(job, 4)
+    begun = job.come_up()
+    assert messages(begun, SPARE) == [m.Begin([table(rows=77)], [], SPARE)]
+    assert messages(begun, 4) == []
+
+
+def test_a_program_is_run_again_by_a_spare_under_the_name_of_the_one_that_died():
+    job = Job(data=None)
+    job.come_up()
+    job.hear(4, m.Sum(7, 1, [1.0]))
+    job.hear(5, m.Sum(8, 1, [2.0]))
+    effects = lose(job, 4)
+    assert messages(effects, SPARE) == [m.Begin([table(rows=0)], [], 4)]
+    assert messages(job.hear(SPARE, m.Sum(1, 1, [1.0])), SPARE) == [m.SumReply(1, [3.0])]
+    for worker in (5, SPARE):
+        effects = job.hear(worker, m.Finished(f"of {worker}", 0.1, m.Traffic()))
+    assert asked_to_save(effects, 1)
+    assert job.scheduler.results == {4: f"of {SPARE}", 5: "of 5"}
+
+
+def test_a_program_that_nobody_can_run_again_ends_the_job_with_a_checkpoint():
+    job = Job(data=None)
+    job.come_up()
+    lose(job, SPARE)
+    assert asked_to_save(lose(job, 4), 1)
+    job.save_all(1)
+    assert end(job.completed()) == (
+        "failed",
+        "rank 4 (worker on host) died: no spare is left to run its program again",
+    )
+
+
+def test_servers_count_again_when_one_of_them_is_lost_and_what_they_said_before_is_forgotten():
+    job = Job(passes=1, replicas=1)
+    job.come_up()
+    job.work()
+    job.hear(1, m.Measured(1, {"w": 99}, m.Traffic()))
+    effects = lose(job, 2)
+    assert messages(effects, 1)[-1] == messages(effects, SPARE)[-1] == m.Measure(1)
+    assert not logged(job.hear(1, m.Measured(1, {"w": 30}, m.Traffic())), "evaluation")
+    effects = job.hear(SPARE, m.Measured(1, {"w": 12}, m.Traffic()))
+    assert logged(effects, "evaluation")[0]["nonzeros"] == 42
+
+
+def test_the_only_copy_of_a_shard_takes_the_job_with_it_at_once():
     job = Job()
     job.come_up()
-    job.scheduler.lost(rank, job.now)
-    effects = job.effects()
-    assert logged(effects, "lost") == [{"event": "lost", "rank": rank, "role": role}]
-    if rank in SERVERS:  # there is nothing whole to save
-        assert end(effects) == ("failed", f"rank {rank} (server on host) died")
-        return
-    assert asked_to_save(effects, 1)
-    job.save_all(1)
-    assert end(job.completed()) == ("failed", f"rank {rank} ({role} on host) died")
-
-
-@pytest.mark.parametrize("rank", [1, DATA, 4])
-def test_a_rank_that_dies_before_the_work_has_begun_ends_the_job_at_once(rank):
-    job = Job()
-    job.scheduler.lost(rank, job.now)
-    exit_, reason = end(job.effects())
+    head = head_of(job)
+    exit_, reason = end(lose(job, head))
     assert exit_ == "failed"
-    assert f"rank {rank}" in reason
+    assert f"rank {head} (server on host) died" in reason
 
 
 def test_a_spare_that_dies_is_noted_and_disturbs_nobody():
@@ -466,14 +589,12 @@ def test_a_spare_that_dies_while_the_job_comes_up_does_not_keep_it_waiting():
     assert asked == set(SERVERS)
 
 
-def test_a_server_that_dies_while_the_last_checkpoint_is_written_ends_the_job_as_failed():
-    job = Job(data=None)
+def test_a_server_that_dies_with_the_only_copy_while_the_last_checkpoint_is_written_ends_the_job_as_failed():
+    job = Job()
     job.come_up()
-    for worker in WORKERS:
-        effects = job.hear(worker, m.Finished(None, 0.1, m.Traffic()))
-    assert asked_to_save(effects, 1)
-    job.scheduler.lost(2, job.now)
-    assert end(job.effects()) == ("failed", "rank 2 (server on host) died")
+    job.scheduler.interrupt("enough", job.now)
+    assert asked_to_save(job.effects(), 1)
+    assert end(lose(job, head_of(job)))[0] == "failed"
     assert job.hear(1, m.Saved(1, None)) == []
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpips.dataserver.spec import DataSpec, TestSplit
+from mpips.messages import FromScheduler
 from mpips.scheduler.succession import standbys
 from mpips.scheduler.view import Roles
 from tests.simulated import PLACES, SLOW, SimulatedJob, libsvm, program_plan, table
@@ -13,7 +14,7 @@ from tests.simulated import PLACES, SLOW, SimulatedJob, libsvm, program_plan, ta
 ROWS, PASSES = 800, 2
 TRAINED = ROWS * 4 // 5
 LIMIT = 30.0  # simulated seconds: far beyond what a job takes
-TRIALS = 25  # of the moments at which a scheduler may die
+TRIALS = 15  # of the moments at which a scheduler may die
 ROLES = {
     "a spare": Roles(servers=2, data_servers=1, workers=2, spares=1),
     "a data server": Roles(servers=2, data_servers=2, workers=2),
@@ -190,3 +191,58 @@ def test_any_other_rank_may_die_with_the_scheduler(data, tmp_path, seed):
         assert {outcome.exit for outcome in job.outcomes if outcome is not None} == {"finished"}
         (results,) = (outcome.results for outcome in job.outcomes if outcome is not None and outcome.results)
         assert set(results) == {float(PASSES * TRAINED)}  # of one worker, if nobody could take the other's place
+
+
+@pytest.mark.parametrize("role", ["spare", "worker"])
+def test_a_rank_that_was_taken_for_dead_leaves_and_disturbs_nobody(data, tmp_path, seed, role):
+    roles = Roles(servers=2, data_servers=1, workers=2, spares=1)
+    job = counting(data, roles, tmp_path, seed)
+    slow = job.view.group(f"{role}s")[0]
+    job.simulation.pause(slow, 0.05, 0.2)
+    job.simulation._at(0.1, lambda: job.ranks[0]._lost(slow))
+    job.run(LIMIT)
+    assert job.outcomes[slow].exit == "lost"
+    assert {outcome.exit for rank, outcome in enumerate(job.outcomes) if rank != slow} == {"finished"}
+    assert set(job.outcome.results) == {float(PASSES * TRAINED)}
+
+
+def test_nothing_is_handed_out_before_the_standby_knows_of_it(data, tmp_path, seed):
+    job = counting(data, ROLES["a spare"], tmp_path, seed)
+    scheduler = job.simulation.ranks[0]
+    said, send = [], scheduler.send
+
+    def note(dest, message):
+        if isinstance(message, FromScheduler):
+            said.append(scheduler.now())
+        send(dest, message)
+
+    scheduler.send = note
+    job.simulation.pause(standbys(job.view)[0], 0.1, 0.3)
+    check(job.run(LIMIT), tmp_path, [])
+    assert any(time < 0.1 for time in said)
+    assert not [time for time in said if 0.1 + 2 * SLOW[1] < time < 0.4]
+    assert any(time > 0.4 for time in said)
+
+
+def test_the_scheduler_may_die_at_any_message_while_its_standby_gets_another_role(data, tmp_path, seed):
+    """A spare takes a dead worker's place; the next standby may not have the state yet, nor the others the view."""
+    roles = ROLES["a spare"]
+
+    def begin(name):
+        job = counting(data, roles, tmp_path / name, seed)
+        job.simulation.kill(job.view.workers[0], 0.1)
+        return job
+
+    whole, sent = begin("whole"), []
+    scheduler = whole.simulation.ranks[0]
+    whole.simulation._at(0.1, lambda: sent.append(scheduler.sent))
+    whole.simulation._at(0.2, lambda: sent.append(scheduler.sent))
+    whole.run(LIMIT)
+    for last in range(sent[0], sent[1]):
+        print(f"rank 0 dies at message {last}")  # noqa: T201
+        job = begin(str(last))
+        job.simulation.kill_at_message(0, last)
+        job.run(LIMIT)
+        assert {outcome.exit for outcome in job.outcomes if outcome is not None} == {"finished"}
+        (results,) = (outcome.results for outcome in job.outcomes if outcome is not None and outcome.results)
+        assert set(results) == {float(PASSES * TRAINED)}

@@ -11,7 +11,7 @@ from numba import njit
 
 from mpips.functions import FUNCTIONS, FunctionError, reduce_replies, shard_function
 from mpips.kernels import header
-from mpips.server.functions import run
+from mpips.server import functions
 from mpips.server.shards import THREADED_ROWS
 from tests.shards import grouped, pulled, shards_of, table
 
@@ -37,6 +37,11 @@ WRITING = {
     "shrink": ([0.5], lambda v: v / 1.5),
     "hard_threshold": ([0.01], lambda v: np.where(np.abs(v) < 0.01, 0, v)),
 }
+
+
+def run(shards, name, lo, hi, argument):
+    """Run a function on all shards that are led."""
+    return functions.run(shards, shards.led, name, lo, hi, argument)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from mpips.checkpoint import Generation, generations
 from mpips.messages import CreateTables, Measure, Measured, TablesReady
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
-from tests.simulated import SimulatedJob, program_plan, run, table
+from tests.simulated import SimulatedJob, Tape, program_plan, rest, run, table
 
 ROLES = Roles(servers=2, data_servers=0, workers=1)
 TABLES = (
@@ -168,27 +168,28 @@ def test_a_checkpoint_folder_that_can_not_be_written_fails_the_job_at_its_end(tm
 
 
 def test_servers_count_the_values_that_are_not_zero():
-    heard = {}
-
     def program(worker):
         worker.table("d").push([3, 4], np.array([[1, 0], [2, 3]])).wait()
-        worker._fabric.on(Measured, lambda source, message: heard.update({source: message.nonzeros}))
         for server in (1, 2):
             worker._fabric.send(server, Measure(1))
-        worker._fabric.wait(lambda: len(heard) == 2, "both", timeout=1)
+        rest(worker._fabric, 0.01)
 
-    run(program, table("d", width=2), table("s", kind="sparse"), nodes=[0] * 4, servers=2).results  # noqa: B018
-    assert heard[1]["d"] + heard[2]["d"] == 3
-    assert heard[1]["s"] + heard[2]["s"] == 0
+    plan = program_plan(program, table("d", width=2), table("s", kind="sparse"), roles=Roles(servers=2, data_servers=0))
+    job = SimulatedJob(plan, [0] * 4, 1)
+    heard = Tape(job.simulation.ranks[0], Measured)
+    job.run().results  # noqa: B018
+    counts = [message.nonzeros for _, message in heard.messages]
+    assert [sum(count[name] for count in counts) for name in ("d", "s")] == [3, 0]
 
 
 def test_a_server_makes_its_tables_once():
     def program(worker):
         worker.table("d").push([3], [1.0]).wait()
-        ready = []
-        worker._fabric.on(TablesReady, lambda source, message: ready.append(message.error))
         worker._fabric.send(1, CreateTables([table("d")], None))
-        worker._fabric.wait(lambda: bool(ready), "the answer", timeout=1)
-        return [ready, worker.table("d").pull([3]).wait().tolist()]
+        rest(worker._fabric, 0.01)
+        return worker.table("d").pull([3]).wait().tolist()
 
-    assert run(program, table("d"), nodes=[0] * 3).results == [[[None], [1.0]]]
+    job = SimulatedJob(program_plan(program, table("d"), roles=Roles(servers=1, data_servers=0)), [0] * 3, 1)
+    ready = Tape(job.simulation.ranks[0], TablesReady)
+    assert job.run().results == [[1.0]]
+    assert [message.error for _, message in ready.messages] == [None, None]

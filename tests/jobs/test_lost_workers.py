@@ -1,0 +1,51 @@
+"""Real jobs that lose workers, or whose workers stand still: the others do their work, and every row counts as often as
+there are passes.
+"""
+
+import os
+import signal
+
+import pytest
+
+from mpips.cli.launch import Launcher
+from tests.jobs.conftest import TRAIN_ROWS, Start
+from tests.jobs.started import Started
+
+PASSES = 100
+LONG = f"algorithm.passes={PASSES}"
+
+
+@pytest.fixture(autouse=True)
+def needs_ulfm(launcher: Launcher) -> None:
+    if not launcher.ulfm:
+        pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
+
+
+@pytest.mark.parametrize("policy", ["replace", "redistribute"])
+def test_a_job_whose_worker_is_killed_does_all_its_work(run: Start, policy: str) -> None:
+    job: Started = run(LONG, "roles.workers=2", "roles.spares=1", f"recovery.on_worker_loss={policy}")
+    job.until_training(3)
+    os.kill(job.pid_of("worker"), signal.SIGKILL)
+    assert job.end(60) == 0, job.said
+    result = job.result()
+    assert result["exit"] == "finished"
+    assert result["examples"] == PASSES * TRAIN_ROWS
+    assert result["metrics"]["auc"] > 0.8
+    assert sorted(event["epoch"] for event in job.events("epoch")) == list(range(1, PASSES + 1))
+    stages = [event["stage"] for event in job.events("recovery")]
+    assert sorted(stages) == ["acknowledged", "detected", "view", "whole"]
+
+
+def test_a_worker_that_stands_still_holds_nobody_up_and_goes_on_when_it_can(run: Start) -> None:
+    job: Started = run(LONG, "roles.workers=2", "recovery.on_worker_loss=redistribute")
+    job.until_training(3)
+    still = job.pid_of("worker")
+    os.kill(still, signal.SIGSTOP)
+    try:
+        job.until(lambda: job.events("straggler"), "another to do its work")
+        job.until_training(len(job.events("epoch")) + 10)
+    finally:
+        os.kill(still, signal.SIGCONT)
+    assert job.end(60) == 0, job.said
+    assert job.result()["examples"] == PASSES * TRAIN_ROWS
+    assert not job.events("lost")
