@@ -278,7 +278,7 @@ class Inputs(Message, frozen=True):
 
     index: int
     done: int
-    inputs: list[Said | Heard | Ticked | Died | Interrupted | Broken | Completed | Conducted]
+    inputs: list[Said | Heard | Ticked | Died | Interrupted | Broken | Completed | Scaled | Conducted]
 
 
 class Mirrored(Message, frozen=True):

@@ -24,6 +24,7 @@ from mpips.server.shards import Shards
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
 NOBODY = -1
+NO_COPY = -1  # as the number of the last change of a copy that is not there, or can't be gone on with
 NO_VIEW = 0  # a change that was applied in no view tells only of its own shards how far clocks are
 
 Kind = Literal["rows", "whole", "same"]
@@ -121,7 +122,9 @@ class Copies:
         coming_before = {(shard, int(self.coming[shard])) for shard in np.flatnonzero(self.coming >= 0).tolist()}
         for shard, chain in enumerate(chains_of(view, shards.spec).chains):
             before, after, coming, path = NOBODY, NOBODY, NOBODY, None
-            if me in chain.servers:
+            if me not in chain.servers:
+                shards.numbers[shard] = NO_COPY  # the others may go on in another way than this copy has begun
+            else:
                 at = chain.servers.index(me)
                 if at > 0:
                     before = chain.servers[at - 1]
@@ -137,7 +140,7 @@ class Copies:
                 if at == 0:
                     led.append(shard)
                 if at >= chain.copies and (shard not in held or before != self.before[shard]):
-                    wanted.append(Wanted(before, 0, shard, int(shards.numbers[shard]) if shard in held else -1))
+                    wanted.append(Wanted(before, 0, shard, int(shards.numbers[shard]) if shard in held else NO_COPY))
                 if shard in held and path != self.paths[shard]:
                     lo, hi = self.positions(shard)
                     entries = self.clock(self.paths[shard]).entries(lo, hi)
@@ -168,6 +171,7 @@ class Replication:
         self._view: View | None = None
         self._numbers = 0
         self._sent: dict[int, Sent] = {}
+        self._overtaken: dict[int, tuple[int, int]] = {}  # successor and slot of what it may still be reading
         self._roomless: deque[int] = deque()
         self._missing: set[tuple[int, int]] = set()
         self._wanted: deque[Wanted] = deque()
@@ -251,7 +255,7 @@ class Replication:
     def _when_taken(self, concerns: Callable[[Sent], bool], then: Then) -> None:
         countdown = Countdown(then)
         for number, sent in self._sent.items():
-            if sent.kind == "rows" and concerns(sent):
+            if concerns(sent):
                 self._sent[number] = sent._replace(then=_both(sent.then, countdown.one_more()))
         countdown.done()
 
@@ -305,12 +309,16 @@ class Replication:
         sent = self._sent.get(message.number)
         if sent is not None and sent.successor == source:
             self._done(message.number)
+        elif message.number in self._overtaken:
+            self._fabric.space.free(self._overtaken.pop(message.number)[1])
 
     def _done(self, number: int) -> None:
         sent = self._sent.pop(number)
         if sent.slot is not None:
             self._fabric.space.free(sent.slot)
         sent.then()
+        if sent.kind != "rows":
+            self._tell_when_whole()
 
     # --- what comes down ----------------------------------------------------------------------------------------------
 
@@ -353,7 +361,9 @@ class Replication:
         if not new.all():  # it was here before, but may be on its way further down
             known = rows.shards[~new]
             self._when_taken(
-                lambda sent: sent.table == message.table and bool(np.isin(known, sent.rows.shards).any()),
+                lambda sent: (
+                    sent.kind == "rows" and sent.table == message.table and bool(np.isin(known, sent.rows.shards).any())
+                ),
                 countdown.one_more(),
             )
         countdown.done()
@@ -375,9 +385,11 @@ class Replication:
                     copies.clock(copies.paths[shard]).advance(identity, max(lo, first), min(hi, last), step)
 
     def _begin_copy(self, source: int, message: Change, rows: Rows) -> None:
+        """A whole copy has come that this server has asked for, or that the one before it has got anew itself."""
         copies, shard = self.tables[message.table], int(rows.shards[0])
-        shards = copies.shards
-        if (message.table, shard) in self._missing and copies.before[shard] == source:
+        shards, key = copies.shards, (message.table, int(rows.shards[0]))
+        later = shard in shards.held and rows.numbers[0] > shards.numbers[shard]
+        if copies.before[shard] == source and (key in self._missing or later):
             if message.kind == "whole":
                 if shard in shards.held:
                     shards.clear_shard(shard)
@@ -387,13 +399,17 @@ class Replication:
                 shards.numbers[shard] = rows.numbers[0]
             lo, hi = copies.positions(shard)
             copies.clock(copies.paths[shard]).assign(lo, hi, message.steps)
-            self._missing.discard((message.table, shard))
+            if message.kind == "whole" and copies.after[shard] != NOBODY:
+                rows = self._all_of(shards, shard)
+                self._send(int(copies.after[shard]), message.table, NO_VIEW, "whole", rows, message.steps, _nothing)
+            self._missing.discard(key)
             self._tell_when_whole()
         self._fabric.send(source, ChangeTaken(message.number))
 
     def _tell_when_whole(self) -> None:
         assert self._view is not None
-        if not self._missing:
+        passing_on = any(sent.kind != "rows" for sent in self._sent.values())
+        if self._view.ring != self._view.target and not self._missing and not passing_on:
             self._whole(self._view.number)
 
     # --- whole copies -------------------------------------------------------------------------------------------------
@@ -459,28 +475,30 @@ class Replication:
         for server in sorted({each.server for each in wanted}):
             asked = [(each.table, each.shard, each.number) for each in wanted if each.server == server]
             self._fabric.send(server, ShardsWanted(view.number, asked))
-        if view.ring != view.target:
-            self._tell_when_whole()
+        self._tell_when_whole()
 
     def _send_again(self) -> None:
-        """What was sent to a server that is no longer the one after this, and not acknowledged, goes to the new one."""
+        """What was sent to a server that is no longer the one after this, and not acknowledged, goes to the new one.
+
+        It lies in the arena until the other has acknowledged it all the same, since that may just be reading it.
+        """
+        assert self._view is not None
         for number, sent in list(self._sent.items()):
             after = self.tables[sent.table].after[sent.rows.shards]
             stays = after == sent.successor
             if stays.all():
                 continue
-            if sent.kind != "rows":
-                self._done(number)
-                continue
             countdown = Countdown(sent.then)
-            for successor in np.unique(after[~stays]).tolist():
+            for successor in np.unique(after[~stays]).tolist() if sent.kind == "rows" else ():
                 if successor != NOBODY:
                     rows = sent.rows.only(after == successor)
                     self._send(successor, sent.table, sent.applied, "rows", rows, sent.steps, countdown.one_more())
             if stays.any():
                 self._sent[number] = sent._replace(then=countdown.done)
-            else:
-                self._sent[number] = sent._replace(then=countdown.done)
+                continue
+            countdown.done()
+            self._sent[number] = sent._replace(then=_nothing)
+            if sent.successor in self._view.lost or sent.slot is None:
                 self._done(number)
 
     def release(self) -> None:

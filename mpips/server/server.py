@@ -218,6 +218,8 @@ class Server:
         for rank in set(new.lost) - set(old.lost):
             self._received.forget(rank)
             self._incoming.forget(rank)
+            for key in [key for key in self._answers if key[0] == rank]:
+                self._fabric.space.free(self._answers.pop(key))
         if not self.tables:
             return
         led = [list(shards.led) for shards in self.tables]
