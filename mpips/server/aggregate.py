@@ -31,6 +31,7 @@ class Part(NamedTuple):
     values : (n, push_width) of the table's dtype; only read, and like `keys` valid until `done` is called.
     done : called with None when the update is applied, or with why it was refused; never when a repetition took the
         part's place.
+    dropped : called when it is not waited for any more, because it will come again.
     """
 
     lo: int
@@ -38,6 +39,7 @@ class Part(NamedTuple):
     keys: Array | None
     values: Array
     done: Callable[[Error | None], None]
+    dropped: Callable[[], None] = lambda: None
 
     def __str__(self) -> str:
         return f"{'rows' if self.keys is None else 'a list of keys'} of [{self.lo}, {self.hi})"
@@ -101,8 +103,11 @@ class Aggregate:
             )
         parts[worker] = part
         if len(parts) == len(self.workers):
-            del self._pending[step]
-            self._finish(step, [parts[worker] for worker in self.workers])
+            self._complete(step)
+
+    def _complete(self, step: int) -> None:
+        parts = self._pending.pop(step)
+        self._finish(step, [parts[worker] for worker in self.workers])
 
     def _finish(self, step: int, parts: list[Part]) -> None:
         lo, hi = parts[0].lo, parts[0].hi
@@ -121,7 +126,19 @@ class Aggregate:
 
     def forget(self) -> None:
         """Drop the parts that are here: their workers will send them again."""
-        self._pending.clear()
+        pending, self._pending = self._pending, {}
+        for parts in pending.values():
+            for part in parts.values():
+                part.dropped()
+
+    def keep(self, workers: Sequence[int]) -> None:
+        """From now on the pushes of these workers make a step; those that only waited for others are over."""
+        self.workers = dict.fromkeys(workers)
+        for step, parts in sorted(self._pending.items()):
+            for gone in parts.keys() - self.workers.keys():
+                parts.pop(gone).dropped()
+            if len(parts) == len(self.workers):
+                self._complete(step)
 
     def _sum(self, parts: list[Part]) -> tuple[Array | None, Array]:
         """Keys, or None, and values of ``((a + b) + c) + …``."""

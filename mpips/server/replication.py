@@ -111,6 +111,11 @@ class Copies:
             found = self.clocks[path] = RangeClock(self.shards.spec.positions)
         return found
 
+    @property
+    def have_successors(self) -> bool:
+        """Whether a server comes after this one in any chain."""
+        return bool((self.after != NOBODY).any() or (self.coming != NOBODY).any())
+
     def positions(self, shard: int) -> tuple[int, int]:
         """The positions of a shard that clocks count."""
         return self.shards.spec.shard_range(shard) if self.shards.spec.kind == "dense" else (shard, shard + 1)
@@ -171,7 +176,6 @@ class Replication:
         self._view: View | None = None
         self._numbers = 0
         self._sent: dict[int, Sent] = {}
-        self._overtaken: dict[int, tuple[int, int]] = {}  # successor and slot of what it may still be reading
         self._roomless: deque[int] = deque()
         self._missing: set[tuple[int, int]] = set()
         self._wanted: deque[Wanted] = deque()
@@ -309,8 +313,6 @@ class Replication:
         sent = self._sent.get(message.number)
         if sent is not None and sent.successor == source:
             self._done(message.number)
-        elif message.number in self._overtaken:
-            self._fabric.space.free(self._overtaken.pop(message.number)[1])
 
     def _done(self, number: int) -> None:
         sent = self._sent.pop(number)
@@ -463,10 +465,15 @@ class Replication:
         for copies.
         """
         self._view = view
-        self._replicates = view.replicas > 0 or view.ring != view.target
         me, wanted = self._fabric.rank, []
+        led = [list(copies.shards.led) for copies in self.tables]
         for table, copies in enumerate(self.tables):
             wanted += [each._replace(table=table) for each in copies.viewed(view, me)]
+        replicated = self._replicates
+        self._replicates = any(copies.have_successors for copies in self.tables)
+        if self._replicates and not replicated:
+            for copies, alone in zip(self.tables, led, strict=True):
+                copies.shards.numbers[alone] += 1  # nobody has a copy of what was changed meanwhile
         self._missing = {
             (table, shard) for table, shard in self._missing if self.tables[table].before[shard] != NOBODY
         } | {(each.table, each.shard) for each in wanted}

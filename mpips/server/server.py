@@ -230,6 +230,8 @@ class Server:
                 self._received.leave(table)
                 if table in self._aggregators:
                     self._aggregators[table].forget()
+        for aggregator in self._aggregators.values():
+            aggregator.keep(new.identities[MAIN])
         self._draining = None
         held_up, self._held_up = self._held_up, []
         for run in held_up:
@@ -293,6 +295,9 @@ class Server:
             self._fabric.send(source, PushReply(message.time, message.part))
             self._received.done(source, message.time, message.part)
 
+        def dropped() -> None:
+            self._received.drop(source, message.time, message.part)
+
         fresh = shards.clock.fresh(identity, lo, hi, step)
         if not fresh:
             self._replication.when_all_is_taken(done)
@@ -302,7 +307,7 @@ class Server:
         aggregator = self._aggregators.get(message.table)
         try:
             if aggregator is not None:
-                aggregator.add(identity, step, Part(lo, hi, keys, values, done))
+                aggregator.add(identity, step, Part(lo, hi, keys, values, done, dropped))
                 return
             shards.apply(lo, hi, keys, values)
         except Error as problem:

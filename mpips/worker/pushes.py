@@ -309,10 +309,11 @@ class Pushes:
         if sending.keys is None:
             return None, slot, sending.values.shape[0], None, []
         cells = slot + 8 * sending.keys.size
-        places = [
-            (slot + 8 * start, cells + start * self._push_bytes, end - start) for start, end in part.segments
-        ] or [(slot, cells, 0)]
-        return *places[0], None, places[1:]
+        if not part.segments:
+            return slot, cells, 0, None, []
+        more = [(slot + 8 * start, cells + start * self._push_bytes, end - start) for start, end in part.segments[1:]]
+        start, end = part.segments[0]
+        return slot + 8 * start, cells + start * self._push_bytes, end - start, None, more
 
     def viewed(self, placement: Placement, changed: set[int]) -> None:
         """Take another placement: what went to servers that have other shards now goes to those that have them."""
