@@ -31,18 +31,25 @@ def group_starts(keys, dense, bits, shards, starts):
 
 
 @njit(nogil=True, cache=True)
-def read_dense(words, cells, headers, keys, bits, width, slots, values, state):
-    """Copy the rows of keys out of dense shards: `values` (n, width), `state` (n, width·slots)."""
+def read_dense(words, cells, headers, keys, starts, ends, bits, width, slots, out, values, state):
+    """Copy the rows of some stretches ``[starts[i], ends[i])`` of keys, each of one dense shard, out: the keys into
+    `out` (m,), with `values` (m, width) and `state` (m, width·slots).
+    """
     mask = np.uint64((np.int64(1) << bits) - 1)
-    for i in range(keys.size):
-        header = headers + np.int64(keys[i] >> np.uint64(bits)) * WORDS
+    n = 0
+    for i in range(starts.size):
+        header = headers + np.int64(keys[starts[i]] >> np.uint64(bits)) * WORDS
         first = block_of(words[header + LOCATION]) // cells.itemsize
-        row = np.int64(keys[i] & mask) * width
-        for j in range(width):
-            values[i, j] = cells[first + row + j]
-        held = first + (np.int64(width) << bits) + row * slots
-        for j in range(width * slots):
-            state[i, j] = cells[held + j]
+        states = first + (np.int64(width) << bits)
+        for k in range(starts[i], ends[i]):
+            row = np.int64(keys[k] & mask) * width
+            out[n] = keys[k]
+            for j in range(width):
+                values[n, j] = cells[first + row + j]
+            held = states + row * slots
+            for j in range(width * slots):
+                state[n, j] = cells[held + j]
+            n += 1
 
 
 @njit(nogil=True, cache=True)
@@ -70,19 +77,22 @@ def write_dense(words, cells, headers, keys, bits, width, slots, values, state):
 
 
 @njit(nogil=True, cache=True)
-def read_sparse(words, cells, headers, keys, bits, stride, values, state):
-    """Copy the rows of keys, which are all there, out of sparse shards: `values` (n, width), `state` (n,
-    width·slots).
-    """
+def read_sparse(words, cells, headers, keys, starts, ends, bits, stride, out, values, state):
+    """The same for keys, which are all there, of a sparse table."""
     ratio = 8 // cells.itemsize
     width = values.shape[1]
-    for i in range(keys.size):
-        if i + AHEAD < keys.size:
-            fetch(words, headers + shard_of(keys[i + AHEAD], False, bits) * WORDS, 0, stride, keys[i + AHEAD])
-        where = words[headers + shard_of(keys[i], False, bits) * WORDS + LOCATION]
-        block = block_of(where) >> 3
-        first = (block + find(words, block, bits_of(where), stride, keys[i]) * stride + 1) * ratio
-        for j in range(width):
-            values[i, j] = cells[first + j]
-        for j in range(state.shape[1]):
-            state[i, j] = cells[first + width + j]
+    n = 0
+    for i in range(starts.size):
+        header = headers + shard_of(keys[starts[i]], False, bits) * WORDS
+        where = words[header + LOCATION]
+        block, block_bits = block_of(where) >> 3, bits_of(where)
+        for k in range(starts[i], ends[i]):
+            if k + AHEAD < ends[i]:
+                fetch(words, header, 0, stride, keys[k + AHEAD])
+            first = (block + find(words, block, block_bits, stride, keys[k]) * stride + 1) * ratio
+            out[n] = keys[k]
+            for j in range(width):
+                values[n, j] = cells[first + j]
+            for j in range(state.shape[1]):
+                state[n, j] = cells[first + width + j]
+            n += 1

@@ -19,7 +19,7 @@ from mpips.scheduler.chains import chains_of
 from mpips.scheduler.view import View
 from mpips.server.clock import Entry, RangeClock
 from mpips.server.incoming import Incoming
-from mpips.server.rows import Array, Rows
+from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
@@ -37,15 +37,18 @@ class CopyError(Error, RuntimeError):
 
 
 class Sent(NamedTuple):
-    """A change that the next of a chain has not acknowledged."""
+    """A change that the next of a chain has not acknowledged: its rows, as a blob, at a slot of the arena once there is
+    room.
+    """
 
     successor: int
     table: int
     applied: int
     kind: Kind
     rows: Rows
-    steps: list[Entry]
+    blob: Array
     slot: int | None
+    steps: list[Entry]
     then: Then
 
 
@@ -202,32 +205,55 @@ class Replication:
             then()
             return
         copies = self.tables[table]
-        shards = copies.shards
-        touched, starts = shards.touched(lo, hi, keys, whole_range)
-        shards.numbers[touched] += 1
+        touched, starts = copies.shards.touched(lo, hi, keys, whole_range)
+        numbers = copies.shards.numbers
+        numbers[touched] += 1
         after = copies.after[touched]
-        if after.size == 0 or after.max() == NOBODY:
-            then()
-            return
-        if keys is None:
-            firsts = np.maximum(lo, touched << shards.spec.shard_bits).astype(np.uint64)
-            rows = self._runs(shards, touched, starts, firsts)
-        else:
-            spec = shards.spec
-            values = np.empty((keys.size, spec.width), spec.dtype)
-            state = np.empty((keys.size, spec.width * spec.slots), spec.dtype)
-            shards.read_rows(keys, values, state)
-            rows = Rows(touched, shards.numbers[touched], starts, keys, values, state)
-        self._down(table, self._view.number, rows, steps, then)
+        countdown = Countdown(then)
+        for successor in sorted(set(after.tolist()) - {NOBODY}):
+            chosen = np.flatnonzero(after == successor)
+            self._send_changed(
+                successor,
+                table,
+                touched[chosen],
+                starts[chosen],
+                starts[chosen + 1],
+                (lo, keys),
+                steps,
+                countdown.one_more(),
+            )
+        countdown.done()
 
-    @staticmethod
-    def _runs(shards: Shards, touched: Array, starts: Array, firsts: Array) -> Rows:
-        parts = [
-            shards.run(int(first), int(end - start))
-            for first, start, end in zip(firsts, starts[:-1], starts[1:], strict=True)
-        ]
-        values, state = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-        return Rows(touched, shards.numbers[touched], starts, firsts, values, state)
+    def _send_changed(
+        self,
+        successor: int,
+        table: int,
+        touched: Array,
+        starts: Array,
+        ends: Array,
+        push: tuple[int, Array | None],
+        steps: list[Entry],
+        then: Then,
+    ) -> None:
+        """Send what rows of some shards have become that follow each other in a push, straight from where they are."""
+        assert self._view is not None
+        shards = self.tables[table].shards
+        lo, keys = push
+        sizes = ends - starts
+        count, runs = int(sizes.sum()), keys is None
+        blob, slot = self._room(size_of(shards.spec, touched.size, count, runs))
+        rows = Rows.unpack(blob, shards.spec, touched.size, count, runs)
+        rows.shards[:], rows.numbers[:], rows.starts[0] = touched, shards.numbers[touched], 0
+        np.cumsum(sizes, out=rows.starts[1:])
+        if keys is not None:
+            shards.read_rows(keys, starts, ends, rows.keys, rows.values, rows.state)
+        else:
+            rows.keys[:] = np.maximum(lo, touched << shards.spec.shard_bits)
+            for first, start, end in zip(
+                rows.keys.tolist(), rows.starts.tolist(), rows.starts[1:].tolist(), strict=False
+            ):
+                rows.values[start:end], rows.state[start:end] = shards.run(first, end - start)
+        self._post(Sent(successor, table, self._view.number, "rows", rows, blob, slot, steps, then))
 
     def rewritten(self, table: int, concerned: Iterable[int], steps: list[Entry], then: Then) -> None:
         """A function has written to whole shards here; `then` is for when every copy has them."""
@@ -276,36 +302,57 @@ class Replication:
     def _send(
         self, successor: int, table: int, applied: int, kind: Kind, rows: Rows, steps: list[Entry], then: Then
     ) -> None:
+        """Send rows, copied into the own arena."""
+        blob, slot = self._room(rows.nbytes)
+        rows.pack(blob)
+        spec, count = self.tables[table].shards.spec, rows.values.shape[0]
+        laid = Rows.unpack(blob, spec, rows.shards.size, count, rows.are_runs)
+        self._post(Sent(successor, table, applied, kind, laid, blob, slot, steps, then))
+
+    def _room(self, size: int) -> tuple[Array, int | None]:
+        """Bytes of the own arena and their offset; or bytes elsewhere, until there is room."""
+        if not self._roomless:
+            try:
+                slot = self._fabric.space.allocate(size)
+            except ArenaFull:
+                pass
+            else:
+                return self._fabric.arena[slot : slot + size], slot
+        return np.empty(size, np.uint8), None
+
+    def _post(self, sent: Sent) -> None:
         self._numbers += 1
-        number = self._numbers
-        self._sent[number] = Sent(successor, table, applied, kind, rows, steps, None, then)
-        if self._roomless or not self._lay(number):
-            # copied, since shards go on changing until there is room
-            self._sent[number] = self._sent[number]._replace(rows=Rows(*(array.copy() for array in rows)))
-            self._roomless.append(number)
+        self._sent[self._numbers] = sent
+        if sent.slot is None:
+            self._roomless.append(self._numbers)
+        else:
+            self._tell(self._numbers)
+
+    def _tell(self, number: int) -> None:
+        """Tell the successor of a change that lies in the arena."""
+        sent = self._sent[number]
+        rows, slot = sent.rows, sent.slot
+        assert self._view is not None
+        assert slot is not None
+        message = Change(
+            self._view.number, number, sent.table, sent.applied, sent.kind,
+            rows.shards.size, rows.values.shape[0], rows.are_runs, slot, sent.blob.size, sent.steps,
+        )  # fmt: skip
+        self._fabric.send(sent.successor, message)
 
     def _lay(self, number: int) -> bool:
-        """Lay a change into the own arena and say so to its successor; False without room for it."""
-        assert self._view is not None
+        """Lay a change that had no room into the arena; False without room for it."""
         sent = self._sent[number]
-        rows, size = sent.rows, sent.rows.nbytes
         try:
-            slot = self._fabric.space.allocate(size)
+            slot = self._fabric.space.allocate(sent.blob.size)
         except ArenaFull:
             return False
-        blob = self._fabric.arena[slot : slot + size]
-        rows.pack(blob)
-        count, runs = rows.values.shape[0], rows.keys.size != rows.values.shape[0]
-        spec = self.tables[sent.table].shards.spec
-        laid = Rows.unpack(blob, spec, rows.shards.size, count, runs)
-        self._sent[number] = sent._replace(slot=slot, rows=laid)
-        self._fabric.send(
-            sent.successor,
-            Change(
-                self._view.number, number, sent.table, sent.applied, sent.kind,
-                rows.shards.size, count, runs, slot, size, sent.steps,
-            ),
-        )  # fmt: skip
+        blob = self._fabric.arena[slot : slot + sent.blob.size]
+        blob[:] = sent.blob
+        spec, old = self.tables[sent.table].shards.spec, sent.rows
+        rows = Rows.unpack(blob, spec, old.shards.size, old.values.shape[0], old.are_runs)
+        self._sent[number] = sent._replace(rows=rows, blob=blob, slot=slot)
+        self._tell(number)
         return True
 
     def taken(self, source: int, message: ChangeTaken) -> None:
@@ -518,7 +565,7 @@ class Replication:
 
 
 def _write(shards: Shards, rows: Rows) -> None:
-    if rows.keys.size == rows.values.shape[0]:
+    if not rows.are_runs:
         shards.write_rows(rows.keys, rows.values, rows.state)
         return
     for first, start, end in zip(rows.keys, rows.starts[:-1], rows.starts[1:], strict=True):

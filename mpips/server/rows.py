@@ -30,6 +30,11 @@ class Rows(NamedTuple):
     state: Array
 
     @property
+    def are_runs(self) -> bool:
+        """Whether keys are the first of neighbouring rows only."""
+        return bool(self.keys.size != self.values.shape[0])
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in self)
@@ -45,16 +50,7 @@ class Rows(NamedTuple):
     def unpack(blob: Array, spec: TableSpec, shards: int, rows: int, runs: bool) -> "Rows":
         """The arrays in some bytes, not copied."""
         at, arrays = 0, []
-        width, state = spec.width, spec.width * spec.slots
-        for shape, dtype in (
-            ((shards,), "int64"),
-            ((shards,), "int64"),
-            ((shards + 1,), "int64"),
-            ((shards if runs else rows,), "uint64"),
-            ((rows, width), spec.dtype),
-            ((rows, state), spec.dtype),
-        ):
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype, size in _layout(spec, shards, rows, runs):
             arrays.append(blob[at : at + size].view(dtype).reshape(shape))
             at += size
         return Rows(*arrays)
@@ -66,6 +62,24 @@ class Rows(NamedTuple):
         of_rows = np.repeat(chosen, np.diff(self.starts))
         sizes = np.diff(self.starts)[chosen]
         starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-        runs = self.keys.size != self.values.shape[0]
-        keys = self.keys[chosen if runs else of_rows]
+        keys = self.keys[chosen if self.are_runs else of_rows]
         return Rows(self.shards[chosen], self.numbers[chosen], starts, keys, self.values[of_rows], self.state[of_rows])
+
+
+def _layout(spec: TableSpec, shards: int, rows: int, runs: bool) -> list[tuple[tuple[int, ...], str, int]]:
+    """Shape, dtype and bytes of each array."""
+    width, state = spec.width, spec.width * spec.slots
+    keys = shards if runs else rows
+    return [
+        ((shards,), "int64", 8 * shards),
+        ((shards,), "int64", 8 * shards),
+        ((shards + 1,), "int64", 8 * (shards + 1)),
+        ((keys,), "uint64", 8 * keys),
+        ((rows, width), spec.dtype, rows * width * spec.itemsize),
+        ((rows, state), spec.dtype, rows * state * spec.itemsize),
+    ]
+
+
+def size_of(spec: TableSpec, shards: int, rows: int, runs: bool) -> int:
+    """Bytes that so many rows of so many shards take."""
+    return sum(size for _, _, size in _layout(spec, shards, rows, runs))

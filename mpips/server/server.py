@@ -171,6 +171,8 @@ class Server:
             chains, me = chains_of(self._view, spec).chains, self._fabric.rank
             shards.hold(shard for shard, chain in enumerate(chains) if me in chain.servers[: chain.copies])
             shards.warm()
+            if self._view.replicas:
+                shards.warm_for_copies()
             table = len(self.tables)
             if spec.aggregate:
                 identities = self._view.identities[MAIN]

@@ -15,7 +15,7 @@ from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
 from mpips.kernels.copies import group_starts, read_dense, read_sparse, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
-from mpips.kernels.partition import shard_of, shard_starts
+from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
 from mpips.server.clock import RangeClock
 from mpips.server.resolved import Resolved
@@ -104,6 +104,22 @@ class Shards:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             what = next((line for line in said if "Invalid use" in line or "No implementation" in line), said[0])
             raise RuleError(f'update rule "{spec.rule["name"]}" does not compile in numba: {what}') from error
+
+    def warm_for_copies(self) -> None:
+        """Compile, or load, what copies take: the first push after a server has died is to wait for none of it."""
+        spec, no_keys = self.spec, np.empty(0, np.uint64)
+        values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
+        self.touched(0, 0, no_keys)
+        positions(no_keys, spec.kind == "dense", self._bits)
+        no_shards = np.empty(0, np.int64)
+        self.read_rows(no_keys, no_shards, no_shards, no_keys, values, state)
+        if spec.kind == "dense":
+            self.write_rows(no_keys, values, state)
+            header.block_of(0)
+            return
+        sparse.load(self._words, self._cells, self._headers, no_keys, values, state, self._bits, self._stride, 0)
+        if self.held:
+            self.rows(self.held[0])
 
     def last_pushes(self) -> dict[int, int]:
         """By worker, the last of its pushes that is applied wherever it pushes to."""
@@ -383,13 +399,15 @@ class Shards:
         mine = np.array(self.in_range(lo, hi) if self.spec.kind == "dense" else self.led, np.int64)
         return mine, np.concatenate((starts[np.searchsorted(shards[:count], mine)], starts[count : count + 1]))
 
-    def read_rows(self, keys: Array, values: Array, state: Array) -> None:
-        """Copy the rows of keys (n,), grouped by shard, out: `values` (n, width), `state` (n, width·slots)."""
-        spec = self.spec
+    def read_rows(self, keys: Array, starts: Array, ends: Array, out: Array, values: Array, state: Array) -> None:
+        """Copy the rows of some stretches of keys (n,), each of one shard, out: the keys into `out` (m,), `values` (m,
+        width), `state` (m, width·slots).
+        """
+        spec, memory = self.spec, (self._words, self._cells, self._headers)
         if spec.kind == "dense":
-            read_dense(self._words, self._cells, self._headers, keys, self._bits, spec.width, spec.slots, values, state)
+            read_dense(*memory, keys, starts, ends, self._bits, spec.width, spec.slots, out, values, state)
         else:
-            read_sparse(self._words, self._cells, self._headers, keys, self._bits, self._stride, values, state)
+            read_sparse(*memory, keys, starts, ends, self._bits, self._stride, out, values, state)
 
     def write_rows(self, keys: Array, values: Array, state: Array) -> None:
         """Make the rows of keys (n,), grouped by shard, what another copy has: `values` (n, width), `state` (n,

@@ -1,0 +1,392 @@
+"""Runs schedules of faults, and sees what must hold whatever goes wrong.
+
+A job pushes what is known beforehand, and its workers then wait until nothing is missing any more: until whoever died
+is made up for, and every copy is where it should be. Then it is looked at, as a whole; and once more when it is over.
+"""
+
+import json
+import math
+import shutil
+import traceback
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from mpips.checkpoint import Generation, generations
+from mpips.dataserver.spec import DataSpec, TestSplit
+from mpips.plan import Plan
+from mpips.scheduler import requests
+from mpips.scheduler.view import Roles, View
+from mpips.worker.worker import Worker
+from tests.recovery import invariants
+from tests.recovery.schedules import Schedule
+from tests.simulated import FAST, PLACES, SMALL, SimulatedJob, libsvm, rest, table
+
+LIMIT = 40.0  # simulated seconds, many times what a job takes that goes on
+SEEN = 0.1  # seconds until the last death is known
+TURNS, STEPS = 10, 8
+ROWS, FEATURES, PASSES, EVERY = 150, 40, 2, 5
+TRAIN = ROWS - ROWS // EVERY
+OWN = 8  # rows of the table "counts" that only one worker pushes to
+
+Values = dict[str, np.ndarray[Any, Any]]
+
+
+class Violation(AssertionError):
+    """Something that must hold does not."""
+
+
+# --- the jobs -------------------------------------------------------------------------------------------------------
+
+
+class Programs:
+    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then.
+
+    What pulls of own rows must give is known, unless another worker has the place: that one's pushes count already.
+    """
+
+    tables = (
+        table("counts", rows=200, width=16),
+        table("keys", kind="sparse", rows=300),
+        table("state", rows=100, width=8, rule={"name": "adagrad", "alpha": 0.5}),
+    )
+
+    @staticmethod
+    def pushes(seed: int, worker: int) -> Iterator[tuple[str, Any]]:
+        """What a worker pushes ones to, and None where it waits and pulls."""
+        rng = np.random.default_rng((seed, worker))
+        for _ in range(TURNS):
+            for spec in Programs.tables:
+                if spec.kind == "sparse":
+                    yield spec.name, np.unique(rng.integers(0, 300, 6)).astype(np.uint64)
+                else:
+                    lo = int(rng.integers(4 * OWN, spec.rows - 40))
+                    yield spec.name, range(lo, lo + int(rng.integers(1, 40)))
+                    yield spec.name, np.unique(rng.integers(4 * OWN, spec.rows, 5)).astype(np.uint64)
+            own = rng.integers(worker * OWN, (worker + 1) * OWN, 3)
+            yield "counts", np.unique(own).astype(np.uint64)
+            if rng.random() < 0.3:
+                yield "counts", None
+
+    @classmethod
+    def run(cls, course: "Course", worker: Any) -> None:
+        own, due = range(worker.index * OWN, (worker.index + 1) * OWN), np.zeros(OWN)
+        for name, keys in cls.pushes(course.schedule.seed, worker.index):
+            pushed = worker.table(name)
+            if keys is None:
+                worker.settle()
+                found = pushed.pull(own).wait()
+                first = worker.rank == course.job.view.workers[worker.index]
+                if (found < due[:, None]).any() or (first and (found != due[:, None]).any()):
+                    course.problems.append(f"worker {worker.index} pulled {found[:, 0]} of its own rows, not {due}")
+                continue
+            pushed.push(keys, np.ones((len(keys), pushed.spec.width)))
+            if name == "counts":
+                for key in keys:
+                    if key in own:
+                        due[int(key) - own.start] += 1
+            rest(worker._fabric, 2e-3)
+
+    @classmethod
+    def due(cls, course: "Course") -> Values:
+        """What the tables must hold in the end."""
+        found = {spec.name: np.zeros((spec.rows, spec.width)) for spec in cls.tables if spec.rule["name"] == "add"}
+        for worker in range(course.schedule.workers):
+            for name, keys in cls.pushes(course.schedule.seed, worker):
+                if name in found and keys is not None:
+                    found[name][np.asarray(keys, np.int64)] += 1
+        return found
+
+
+class LockStep:
+    """Workers pull, and push what they have pulled and a little noise, summed in lock-step: whatever goes wrong, the
+    values are those of the undisturbed run, to the bit.
+    """
+
+    tables = (
+        table("w", rows=150, width=16, rule={"name": "adagrad", "alpha": 0.1}, aggregate=True),
+        table("v", kind="sparse", rows=300, rule={"name": "adagrad", "alpha": 0.1}, aggregate=True),
+    )
+
+    @classmethod
+    def run(cls, course: "Course", worker: Any) -> None:
+        keys = np.arange(0, 300, 7, dtype=np.uint64)
+        for step in range(STEPS):
+            rng = np.random.default_rng((step, worker.index))
+            rows = worker.table("w").pull(range(10, 140)).wait()
+            worker.table("w").push(range(10, 140), rows + rng.normal(size=rows.shape))
+            rest(worker._fabric, 3e-3)
+            mine = keys[rng.random(keys.size) < 0.5]
+            pulled = worker.table("v").pull(mine).wait()
+            worker.table("v").push(mine, pulled + rng.normal(size=pulled.shape))
+            rest(worker._fabric, 3e-3)
+
+    @classmethod
+    def due(cls, course: "Course") -> Values:
+        return undisturbed(course.schedule.job, course.schedule.workers, 0, course.folder)
+
+
+class Batches:
+    """Workers count the rows that they are handed out, and how often each feature occurs in them."""
+
+    tables = (table("w", rows=FEATURES), table("rows", rows=1))
+
+    @classmethod
+    def run(cls, course: "Course", worker: Any) -> None:
+        class Count:
+            def train(self, batch: Any) -> float:
+                rest(worker._fabric, 3e-3)
+                worker.table("rows").push([0], [float(len(batch))])
+                occurrences = np.bincount(batch.indices, minlength=batch.keys.size)
+                worker.table("w").push(batch.keys, occurrences.astype(float))
+                return float(len(batch))
+
+            def evaluate(self, batch: Any, histogram: Any) -> float:
+                histogram[:, 0] += 1
+                return 0.0
+
+        worker.train(Count())
+
+    @classmethod
+    def due(cls, course: "Course") -> Values:
+        return undisturbed(course.schedule.job, 1, course.schedule.data_servers, course.folder)
+
+
+JOBS: dict[str, Any] = {"program": Programs, "lock-step": LockStep, "batches": Batches}
+
+
+@lru_cache
+def undisturbed(job: str, workers: int, data_servers: int, folder: Path) -> Values:
+    """What the tables of a job hold in the end when nothing goes wrong."""
+    schedule = Schedule(0, job, 1, data_servers, workers, 0, 0, "one node", FAST, False, False, ())
+    return Course(schedule, folder).run().held
+
+
+@lru_cache
+def data_in(folder: Path) -> DataSpec:
+    """The data of all jobs, written to a folder."""
+    libsvm(folder / "x.libsvm", ROWS, FEATURES, np.random.default_rng(7))
+    return DataSpec(format="libsvm", files=("x.libsvm",), batch=4, test=TestSplit(every=EVERY))
+
+
+# --- a course -------------------------------------------------------------------------------------------------------
+
+
+class Course:
+    """A schedule's job, and what is noted on its way.
+
+    Parameters
+    ----------
+    schedule : what is run.
+    folder : where data and a run folder may be; it can be used again, by one course at a time.
+
+    Attributes
+    ----------
+    job : what runs.
+    problems : what does not hold, in words.
+    held : values of the tables, when everything was at rest.
+    outcome : "finished", or the reason for which the job had to end: more ranks died than it had others for.
+    """
+
+    def __init__(self, schedule: Schedule, folder: Path) -> None:
+        self.schedule = schedule
+        self.folder = folder
+        self.problems: list[str] = []
+        self.held: Values = {}
+        self.outcome = ""
+        self._run = folder / "run"
+        self._kind = JOBS[schedule.job]
+        self._arrived: set[int] = set()  # ranks whose programs wait for the rest
+        self._restless = "no program has come to its end"
+        self._rested: float | None = None
+        self._gone: dict[int, float] = {}  # when each rank was dead, or taken for dead
+        shutil.rmtree(self._run, ignore_errors=True)
+        nodes = PLACES[schedule.place](schedule.ranks)
+        self.job = SimulatedJob(self._plan(), nodes, schedule.seed, latency=schedule.latency)
+        self.simulation = self.job.simulation
+        announce = self.simulation._announce
+
+        def note(rank: int) -> None:
+            self._gone.setdefault(rank, self.simulation.time)
+            announce(rank)
+
+        self.simulation._announce = note  # type: ignore[method-assign]
+        for name, *arguments in schedule.faults:
+            {"scale": self._scale, "kill_heir": self._kill_heir}.get(name, getattr(self.simulation, name, None))(
+                *arguments
+            )
+
+    def _plan(self) -> Plan:
+        schedule, kind = self.schedule, self._kind
+        data = data_in(self.folder) if schedule.job == "batches" else None
+        return Plan(
+            program=self._program,
+            tables=lambda features: list(kind.tables),
+            roles=Roles(
+                servers=schedule.servers,
+                data_servers=schedule.data_servers,
+                workers=schedule.workers,
+                spares=schedule.spares,
+            ),
+            data=data,
+            base=self.folder,
+            passes=PASSES,
+            evaluate_every=1,
+            delay=0 if schedule.job == "lock-step" else None,
+            run=self._run,
+            saves=schedule.saves,
+            save_every=0.1 if schedule.saves else 0.0,
+            replicas=schedule.replicas,
+            on_worker_loss="replace" if schedule.replaces or data is None else "redistribute",
+            copy_share=1.0,
+            memory=SMALL,
+            threads=1,
+        )
+
+    def _program(self, worker: Worker) -> None:
+        used = worker._fabric.space.used
+        self._kind.run(self, worker)
+        worker.settle()
+        if worker._fabric.space.used > used:
+            self.problems.append(f"worker {worker.rank} has not given all of its arena back")
+        if worker._issued._open:
+            self.problems.append(f"worker {worker.rank} has tasks open: {worker._issued._open}")
+        self._arrived.add(worker.rank)
+        worker.idle(self._is_at_rest)
+
+    # --- faults that the simulation does not know -------------------------------------------------------------------
+
+    def _scale(self, at: float, servers: int | None, workers: int | None) -> None:
+        def ask() -> None:
+            if self._run.exists():
+                requests.Asked(self._run, requests.Sizes(servers=servers, workers=workers))
+
+        self.simulation._at(at, ask)
+
+    def _kill_heir(self, at: float) -> None:
+        """Have one of those die that have got the role of another."""
+        first = self.job.view
+
+        def heirs() -> list[int]:
+            view = self.view
+            return [rank for rank in self.living if view.role(rank) not in (first.role(rank), "spare")]
+
+        self.simulation.kill_one(heirs, at)
+
+    # --- as it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def living(self) -> list[int]:
+        """Ranks that are neither dead nor sent away."""
+        return [rank for rank in self.job.ranks if rank not in self._gone]
+
+    @property
+    def view(self) -> View:
+        """The last view."""
+        views = [self.job.ranks[rank].view for rank in self.living]
+        return max(views, key=lambda view: view.number, default=self.job.view)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Of the log of the run."""
+        path = self._run / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _is_at_rest(self) -> bool:
+        """Whether nothing will happen any more, as far as anyone can know; then everything is looked at."""
+        if self._rested is None and self.simulation.time > self.schedule.last + SEEN:
+            self._restless = self._why_restless()
+            if not self._restless:
+                self._rested = self.simulation.time
+                self.problems += invariants.of_copies(self.job, self.view, self.living)
+                self.held = invariants.values(self.job, self.view)
+        return self._rested is not None
+
+    def _why_restless(self) -> str:
+        view = self.view
+        working = set(view.workers) - self._arrived
+        if working:
+            return f"workers {sorted(working)} are not at the end of their programs"
+        if any(self._run.glob("scale-*.request")) or any(
+            b"under way" in path.read_bytes() for path in self._run.glob("scale-*.answer")
+        ):
+            return "a request for another size is not answered"
+        return invariants.restless(self.job, view, self.living, set(self._gone))
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> "Course":
+        """Run it to its end.
+
+        Raises
+        ------
+        Violation
+            when something does not hold that must; the text says what, and has the schedule.
+        """
+        try:
+            with mock.patch.object(requests, "PAUSE", 0.02):
+                self.job.run(LIMIT)
+            self._look_back()
+        except Exception as error:
+            notes = "\n".join(getattr(error, "__notes__", ()))
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.problems.append(
+                f"{type(error).__name__} at {place.filename}:{place.lineno}: {error}\n{self._restless}\n{notes}"
+            )
+        if self.problems:
+            raise Violation("\n".join([*self.problems, repr(self.schedule)]))
+        return self
+
+    def _look_back(self) -> None:
+        """See that everybody has seen the same end, and that what was to be done is done and told."""
+        job = self.job
+        ends = {job.outcomes[rank].exit: job.outcomes[rank].reason for rank in self.living if job.outcomes[rank]}
+        if len(ends) != 1:
+            self.problems.append(f"the job has ended in more than one way, or in none: {ends}")
+            return
+        ((exit_, reason),) = ends.items()
+        self.outcome = "finished" if exit_ == "finished" else invariants.beyond(reason)
+        result = json.loads((self._run / "result.json").read_text())
+        if (result["exit"], result["reason"]) != (exit_, reason):
+            self.problems.append(f"the result says otherwise: {result['exit']}, {result['reason']}, not {reason}")
+        self.problems += invariants.of_events(self.events, self._gone)
+        if self.outcome == "finished":
+            self._look_at_values()
+            return
+        self.problems += invariants.of_ends(
+            self.outcome, reason, job, self.view, self.living, self._gone, self._patience()
+        )
+
+    def _patience(self) -> float:
+        """Seconds in which a scheduler that has died is certainly followed."""
+        slow = [fault for fault in self.schedule.faults if fault[0] in ("delay", "pause", "mistake", "cut")]
+        return math.inf if slow else SEEN + 20 * self.schedule.latency[1]
+
+    def _look_at_values(self) -> None:
+        if self._rested is None:
+            self.problems.append(f"the job finished before it was at rest: {self._restless}")
+            return
+        for name, due in self._kind.due(self).items() if self.schedule.faults else ():
+            if not np.array_equal(self.held[name], due):
+                at = np.argwhere(self.held[name] != due)[:5].tolist()
+                self.problems.append(
+                    f'table "{name}" holds {[self.held[name][tuple(i)] for i in at]} at {at}, '
+                    f"not {[due[tuple(i)] for i in at]}"
+                )
+        if self.schedule.job == "batches":
+            epochs = [(event["epoch"], event["examples"]) for event in self.events if event["event"] == "epoch"]
+            if epochs != [(epoch + 1, (epoch + 1) * TRAIN) for epoch in range(PASSES)]:
+                self.problems.append(f"epochs and examples: {epochs}")
+            rows = [event["rows"] for event in self.events if event["event"] == "evaluation"]
+            if rows != [ROWS - TRAIN] * PASSES:
+                self.problems.append(f"rows evaluated: {rows}")
+        if self.schedule.saves:
+            with Generation(generations(self._run)[0]) as generation:
+                generation.verify()
+                saved = generation.dense("w", 0, FEATURES)[0]
+            if not np.array_equal(saved, self.held["w"]):
+                self.problems.append("the last checkpoint holds something else than the tables")

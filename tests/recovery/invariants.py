@@ -1,0 +1,217 @@
+"""What must hold of a simulated job in which ranks die: of its servers at rest, of its log, of its end; in words where
+it does not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mpips.scheduler.chains import chains_of
+from mpips.scheduler.view import View
+from mpips.server.replication import Replication
+from mpips.server.server import Server
+from mpips.server.shards import Shards
+from tests.simulated import SimulatedJob
+
+Array = np.ndarray[Any, Any]
+
+STAGES = ["detected", "view", "acknowledged", "whole"]
+BEYOND = (
+    "no copy is left",
+    "no server is left",
+    "no worker is left",
+    "no spare is left to run its program again",
+    "(scheduler) died",
+)  # reasons for which a job may have to end
+
+
+def servers_of(job: SimulatedJob, view: View) -> dict[int, Server]:
+    """The servers of a view."""
+    return {rank: server for rank in view.servers if (server := job.ranks[rank]._server) is not None}
+
+
+# --- at rest --------------------------------------------------------------------------------------------------------
+
+
+def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -> str:
+    """Why something is still to come; empty when nothing is."""
+    if set(view.lost) != gone:
+        return f"ranks {sorted(gone)} are gone, the view has {view.lost}"
+    for rank in living:
+        if job.ranks[rank].view.number != view.number:
+            return f"rank {rank} does not have view {view.number}"
+    if view.ring != view.target:
+        return f"copies are on their way from {view.ring} to {view.target}"
+    desk = job.ranks[view.scheduler]._desk
+    assert desk is not None
+    under_way = desk.replica.scheduler._recoveries.under_way()
+    if under_way:
+        return f"of {under_way} something is missing"
+    if desk.replica.scheduler._saving.missing is not None:
+        return "a generation is being written"
+    for rank, server in servers_of(job, view).items():
+        replication = server._replication
+        if replication._sent or replication._wanted or replication._missing or replication._roomless:
+            return f"server {rank} has changes or copies under way"
+        for shards in server.tables:
+            places = {shard for shard, chain in enumerate(chains_of(view, shards.spec).chains) if rank in chain.servers}
+            if set(shards.held) != places:
+                return f'server {rank} holds shards of "{shards.spec.name}" that are not its own, or not all of those'
+    return ""
+
+
+def content(shards: Shards, shard: int) -> tuple[Array, Array, Array]:
+    """Keys, values and state of a shard, in order of keys."""
+    if shards.spec.kind == "dense":
+        lo, hi = shards.spec.shard_range(shard)
+        values, state = shards.dense_rows(shard)
+        return np.arange(lo, hi), values, state
+    keys, values, state = shards.rows(shard)
+    order = np.argsort(keys)
+    return keys[order].astype(np.int64), values[order], state[order]
+
+
+def values(job: SimulatedJob, view: View) -> dict[str, Array]:
+    """The values of every table as the heads of its shards have them, by name; of sparse tables those of the keys that
+    they were made for.
+    """
+    servers = servers_of(job, view)
+    found = {}
+    for table, shards in enumerate(next(iter(servers.values())).tables):
+        spec = shards.spec
+        whole = found[spec.name] = np.zeros((spec.rows, spec.width), spec.dtype)
+        for shard, head in enumerate(chains_of(view, spec).heads.tolist()):
+            if head in servers:
+                keys, rows, _ = content(servers[head].tables[table], shard)
+                whole[keys] = rows
+    return found
+
+
+def of_copies(job: SimulatedJob, view: View, living: list[int]) -> Iterator[str]:
+    """At rest: every shard is where the view has it, all copies are alike, and nothing is left open."""
+    servers = servers_of(job, view)
+    for table, shards in enumerate(next(iter(servers.values())).tables):
+        spec = shards.spec
+        for shard, chain in enumerate(chains_of(view, spec).chains):
+            where = f'shard {shard} of "{spec.name}", chain {chain.servers}'
+            if len(chain.servers) != min(view.replicas + 1, len(view.servers)) or chain.copies != len(chain.servers):
+                yield f"{where}: it should have {view.replicas} replicas"
+            if not all(rank in servers and rank in living for rank in chain.servers):
+                yield f"{where}: not all of them live, and are servers"
+                continue
+            yield from _unlike(servers, table, shard, chain.servers, where)
+    for rank, server in servers.items():
+        yield from _left_open(job, server, rank, living)
+
+
+def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[int], where: str) -> Iterator[str]:
+    head, *others = chain
+    first = servers[head]._replication.tables[table]
+    if first.paths[shard] is not None or shard not in first.shards.led:
+        yield f"{where}: server {head} does not lead it"
+    due, positions = content(first.shards, shard), first.positions(shard)
+    for rank in others:
+        copies = servers[rank]._replication.tables[table]
+        for what, mine, its in zip(("keys", "values", "state"), due, content(copies.shards, shard), strict=True):
+            if not np.array_equal(mine, its):
+                yield f"{where}: {what} at {rank} are others than at {head}"
+        if copies.shards.numbers[shard] != first.shards.numbers[shard]:
+            yield f"{where}: number {copies.shards.numbers[shard]} at {rank}, {first.shards.numbers[shard]} at {head}"
+        entries = copies.clock(copies.paths[shard]).entries(*positions)
+        if entries != first.clock(None).entries(*positions):
+            yield f"{where}: clock {entries} at {rank}, {first.clock(None).entries(*positions)} at {head}"
+
+
+def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) -> Iterator[str]:
+    if server._answers:
+        yield f"server {rank} has answers that nobody takes: {server._answers}"
+    if server._held_up:
+        yield f"server {rank} holds {len(server._held_up)} pushes up"
+    if server._early:
+        yield f"server {rank} has messages of later views: {server._early}"
+    if any(aggregate.waiting() for aggregate in server._aggregators.values()):
+        yield f"server {rank} waits for pushes: {[each.waiting() for each in server._aggregators.values()]}"
+    unfinished = [key for key, task in server._received._open.items() if key[0] in living and task.parts]
+    if unfinished:
+        yield f"server {rank} has tasks open: {unfinished}"
+    this = job.ranks[rank]
+    if this._data_server is None and this._worker is None:
+        stretches, shards = len(this._fabric.space._taken), sum(len(table.held) for table in server.tables)
+        if stretches != shards + 1:
+            yield f"server {rank} has {stretches - shards - 1} stretches of its arena too many"
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+def of_events(events: list[dict[str, Any]], gone: Iterable[int]) -> Iterator[str]:
+    """Every event is written once, and every recovery goes through its stages in their order."""
+    numbers = [event["number"] for event in events if "number" in event]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"events are numbered {numbers}"
+    kinds = Counter(event["event"] for event in events)
+    if kinds["end"] != 1:
+        yield f"{kinds['end']} events say that the job ends"
+    stages: dict[int, list[str]] = {}
+    ranks = Counter[int]()
+    for event in events:
+        if event["event"] == "recovery":
+            stages.setdefault(event["recovery"], []).append(event["stage"])
+            ranks[event["rank"]] += event["stage"] == "detected"
+    for recovery, its in stages.items():
+        if its != STAGES[: len(its)]:
+            yield f"recovery {recovery} has the stages {its}"
+    if ranks - Counter(gone):
+        yield f"there are recoveries of {dict(ranks)}, ranks {sorted(gone)} are gone"
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def beyond(reason: str) -> str:
+    """The kind of a reason for which a job may have to end; empty for any other."""
+    return next((kind for kind in BEYOND if kind in reason), "")
+
+
+def of_ends(
+    kind: str,
+    reason: str,
+    job: SimulatedJob,
+    view: View,
+    living: list[int],
+    gone: dict[int, float],
+    patience: float,
+) -> Iterator[str]:
+    """That more is dead than the job has others for is true when it is said."""
+    servers = servers_of(job, view)
+    match kind:
+        case "no copy is left":
+            settled = [rank for rank in view.ring.values() if rank in living and rank in servers]
+            if all(_holds(servers, settled, table) for table in range(len(servers[settled[0]].tables) if settled else 0)):
+                yield f"{reason}: but there is a copy of every shard"
+        case "no server is left":
+            if any(rank in living for rank in (*view.servers, *view.spares)):
+                yield f"{reason}: but there is one, or a spare"
+        case "no worker is left":
+            if any(rank in living for rank in (*view.groups["train"], *view.spares)):
+                yield f"{reason}: but there is one, or a spare"
+        case "no spare is left to run its program again":
+            if any(view.role(rank) == "spare" for rank in living):
+                yield f"{reason}: but there is one"
+        case "(scheduler) died":
+            times = [gone.get(rank) for rank in (view.scheduler, *view.standbys)]
+            if None in times or max(times) - min(times) > patience:
+                yield f"{reason}: but scheduler and standbys {view.standbys} were gone at {times}"
+        case _:
+            yield f"the job ended: {reason}"
+
+
+def _holds(servers: dict[int, Server], ranks: list[int], table: int) -> bool:
+    """Whether there is a copy of every shard of a table."""
+    replications: list[Replication] = [servers[rank]._replication for rank in ranks]
+    return all(
+        any(shard in each.tables[table].shards.held and (table, shard) not in each._missing for each in replications)
+        for shard in range(replications[0].tables[table].shards.spec.shards)
+    )
