@@ -164,6 +164,10 @@ class Resumed(Message, frozen=True):
     number: int
 
 
+class Alive(Message, frozen=True):
+    """Server, data server or standby → scheduler, scheduler → standby: I am at work."""
+
+
 # --- succession: what is said to the scheduler and by it is numbered, and said again to and by a new one ------------
 
 
@@ -226,9 +230,10 @@ class Ticked(Input, frozen=True):
 
 
 class Died(Input, frozen=True):
-    """A rank is dead."""
+    """A rank is dead; `silent`: it is taken for dead, since nothing was heard of it for too long."""
 
     rank: int
+    silent: bool = False
 
 
 class Interrupted(Input, frozen=True):

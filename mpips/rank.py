@@ -5,21 +5,26 @@ instead. Only when the scheduler and all who could follow it are dead does a ran
 """
 
 import contextlib
+import math
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
+from mpips.kernels.checksum import fletcher32
 from mpips.messages import Failed, Hello, Message, NewView, Snapshot, Stop, ViewTaken
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
 from mpips.scheduler.desk import Desk, begin, results_of
 from mpips.scheduler.line import Line
+from mpips.scheduler.pulse import Pulse
 from mpips.scheduler.replica import Replica, pack
 from mpips.scheduler.standby import Standby
 from mpips.scheduler.succession import with_standbys
@@ -29,6 +34,7 @@ from mpips.tasks import Issued, Received
 from mpips.tasks.calls import Calls
 from mpips.worker.worker import Worker
 
+TURN = 1.0  # seconds between two spares that get ready: it takes a third of that from whoever shares the core
 PATIENCE = 1.0  # seconds for a standby that this rank has not heard of yet to say that it is the scheduler
 
 
@@ -78,6 +84,7 @@ class Rank:
         self._running = False
         self._conducted: Any = None
         self._early: list[tuple[int, Message]] = []  # for roles that this rank does not have yet
+        self._silent: set[int] = set()  # schedulers of which this rank, a standby, has heard nothing for too long
         self._orphaned: float | None = None  # since when nobody is known who could be the scheduler
         self._issued, self._received = Issued(fabric), Received(fabric)
         self._line = Line(fabric, view.scheduler)
@@ -93,7 +100,11 @@ class Rank:
         fabric.on_lost = self._lost
         fabric.on_unknown = lambda source, message: self._early.append((source, message))
         fabric.patient = True
-        fabric.background.append(self._watch)
+        spares = self.view.spares
+        self._turn = fabric.now() + TURN * (1 + spares.index(fabric.rank)) if fabric.rank in spares else math.inf
+        fabric.background += [self._watch, self._get_ready]
+        if plan.patience is not None and fabric.survives:
+            Pulse(fabric, lambda: self.view, plan.patience, self._silence)
 
     def wish_to_end(self, reason: str) -> None:
         """Have the job end with a checkpoint, if this is, or comes to be, the scheduler's rank; safe to call from a
@@ -169,6 +180,13 @@ class Rank:
         early, self._early = self._early, []
         for source, message in early:
             fabric.dispatch(source, message)
+
+    def _get_ready(self) -> bool:
+        """Have numba ready, before a spare has any use for it: the first kernel takes a third of a second."""
+        if self._fabric.now() >= self._turn:
+            self._turn = math.inf
+            fletcher32(np.zeros(2, np.uint16))
+        return False
 
     def _viewed(self, source: int, message: NewView) -> None:
         old, new = self.view, message.view
@@ -271,6 +289,18 @@ class Rank:
         if self._desk is not None and self._stop is None:
             self._desk.lost(rank)
 
+    def _silence(self, rank: int) -> None:
+        """Nothing is heard of a rank that this one watches."""
+        if self._desk is not None:
+            self._desk.silent(rank)
+            return
+        replica = self._standby.replica
+        if replica is not None and rank == replica.scheduler.view.scheduler and replica.scheduler.began:
+            self._silent.add(rank)
+
+    def _gone(self) -> set[int]:
+        return self._fabric.lost | self._silent
+
     def _watch(self) -> bool:
         """See whether the scheduler lives; take its place when it is this rank's turn.
 
@@ -279,16 +309,17 @@ class Rank:
         PeerLost
             when nobody can be the scheduler any more.
         """
-        if not self._fabric.lost or self._desk is not None or self._stop is not None:
+        gone = self._gone()
+        if not gone or self._desk is not None or self._stop is not None:
             return False
         replica = self._standby.replica
         if replica is not None and replica.scheduler.view.number < self.view.number:
             replica = None  # of times when this rank was a standby
         view = replica.scheduler.view if replica is not None else self.view
         heir = self._heir(view)
-        if view.scheduler not in self._fabric.lost or heir not in (self._fabric.rank, None):
+        if view.scheduler not in gone or heir not in (self._fabric.rank, None):
             self._orphaned = None
-            if view.scheduler in self._fabric.lost and replica is not None:
+            if view.scheduler in gone and replica is not None:
                 self._hand_on(replica, heir)
         elif heir is not None and (replica is not None or view.number == 1):
             self._succeed(replica)
@@ -317,11 +348,12 @@ class Rank:
         if self._desk is None:
             raise Stopped(self._refusal)
         self._desk.wish = self._wish
-        self._desk.take_over()
+        self._fabric.ignored |= self._silent  # they may come back, and must not change what is this rank's now
+        self._desk.take_over(self._silent)
 
     def _heir(self, view: View) -> int | None:
         """The first standby that lives."""
-        return next((rank for rank in view.standbys if rank not in self._fabric.lost), None)
+        return next((rank for rank in view.standbys if rank not in self._gone()), None)
 
     def _give_up(self) -> Outcome:
         """The scheduler is dead, and nobody follows it: one of the others says so."""

@@ -38,6 +38,8 @@ def read_dense(words, cells, headers, keys, starts, ends, bits, width, slots, ou
     mask = np.uint64((np.int64(1) << bits) - 1)
     n = 0
     for i in range(starts.size):
+        if starts[i] == ends[i]:
+            continue
         header = headers + np.int64(keys[starts[i]] >> np.uint64(bits)) * WORDS
         first = block_of(words[header + LOCATION]) // cells.itemsize
         states = first + (np.int64(width) << bits)
@@ -83,6 +85,8 @@ def read_sparse(words, cells, headers, keys, starts, ends, bits, stride, out, va
     width = values.shape[1]
     n = 0
     for i in range(starts.size):
+        if starts[i] == ends[i]:
+            continue
         header = headers + shard_of(keys[starts[i]], False, bits) * WORDS
         where = words[header + LOCATION]
         block, block_bits = block_of(where) >> 3, bits_of(where)

@@ -122,19 +122,20 @@ class Desk:
         """Begin with a job that begins."""
         self._call_standbys()
 
-    def take_over(self) -> None:
-        """Go on in the place of a scheduler that has died: with the dead that it may not have known of, with what it
-        may have left undone (events, a generation that is not complete, the result), and with all that ranks may not
-        have heard.
+    def take_over(self, silent: set[int]) -> None:
+        """Go on in the place of a scheduler that has died, or is taken for dead as a `silent` one: with the dead that
+        it may not have known of, with what it may have left undone (events, a generation that is not complete, the
+        result), and with all that ranks may not have heard.
         """
         replica, written = self.replica, self._record.last_event()
         undone: list[Action] = [event for event in replica.unwritten if event.number > written]
         undone += [action for action in (replica.incomplete, replica.end) if action is not None]
         first = [*self._view.standbys, self._view.scheduler]  # before this rank could get the place of another
-        for rank in [*first, *sorted(self._fabric.lost - set(first))]:
-            if rank not in self._fabric.lost or rank not in replica.sessions:
+        dead = self._fabric.lost | silent
+        for rank in [*first, *sorted(dead - set(first))]:
+            if rank not in dead or rank not in replica.sessions:
                 continue
-            actions = replica.apply(Died(self._now(), rank))
+            actions = replica.apply(Died(self._now(), rank, rank not in self._fabric.lost))
             undone += [action for action in actions if not isinstance(action, Post)]
         undone += replica.again()
         self._undone.extend((replica.index, action) for action in undone)
@@ -170,13 +171,18 @@ class Desk:
             self._take(Scaled(now, name, sizes.servers, sizes.workers))
         return self._send_inputs()
 
-    def lost(self, rank: int) -> None:
-        """A rank is dead."""
+    def lost(self, rank: int, silent: bool = False) -> None:
+        """A rank is dead, or taken for dead as a `silent` one."""
         self._mirrored.pop(rank, None)
         if rank in self.replica.sessions:
-            self._take(Died(self._now(), rank))
+            self._take(Died(self._now(), rank, silent))
         self._carry_out()
         self._write_ranks()
+
+    def silent(self, rank: int) -> None:
+        """Nothing was heard of a rank for too long: it is taken for dead, if the job can do without it."""
+        if self.replica.scheduler.can_do_without(rank):
+            self.lost(rank, silent=True)
 
     def conducted(self) -> None:
         """The scheduler's own program has returned."""

@@ -68,6 +68,19 @@ class Membership:
         BeyondRedundancy
             when the job can't go on without it.
         """
+        view, text = self._without(rank)
+        self._take(view)
+        return text
+
+    def can_do_without(self, rank: int) -> bool:
+        """Whether the job could go on if a rank were dead."""
+        try:
+            self._without(rank)
+        except BeyondRedundancy:
+            return False
+        return True
+
+    def _without(self, rank: int) -> tuple[View, str]:
         view = self.view
         lost = sorted({*view.lost, rank})
         spares = [spare for spare in view.spares if spare != rank]
@@ -89,8 +102,7 @@ class Membership:
         if rank in view.workers:
             new, text = self._without_worker(new, rank)
             done.append(text)
-        self._take(new)
-        return "; ".join(done) or "it had no part in the work"
+        return new, "; ".join(done) or "it had no part in the work"
 
     def _without_server(self, view: View, rank: int) -> tuple[View, str]:
         text, spares, target = "", list(view.spares), dict(view.target)
@@ -103,6 +115,8 @@ class Membership:
                 spares.remove(spare)
                 target[place] = spare
                 text = f"spare {spare} takes its place"
+        if not target:  # those that were to leave stay
+            target = {place: server for place, server in view.ring.items() if server not in view.lost}
         if not target:
             raise BeyondRedundancy("no server is left")
         ring = view.ring if self.tables else dict(target)

@@ -88,9 +88,9 @@ class Replica:
                 self.sessions[source].safe(heard)
             case m.Ticked():
                 scheduler.tick(now)
-            case m.Died(_, rank):
+            case m.Died(_, rank, silent):
                 self.sessions.pop(rank)
-                scheduler.lost(rank, now)
+                scheduler.lost(rank, now, silent)
             case m.Interrupted(_, reason):
                 scheduler.interrupt(reason, now)
             case m.Broken(_, reason):

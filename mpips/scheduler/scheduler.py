@@ -143,13 +143,19 @@ class Scheduler:
             missing = ", ".join(str(rank) for rank in sorted(self._saving.missing or ()))
             self._end(f"the last checkpoint was not written: no answer from server {missing}")
 
-    def lost(self, rank: int, now: float) -> None:
-        """Take notice of a rank's death."""
+    def can_do_without(self, rank: int) -> bool:
+        """Whether the job can go on if a rank is taken for dead: not before it has begun, when ranks may have much to
+        do at a time.
+        """
+        return self.began and self._membership.can_do_without(rank)
+
+    def lost(self, rank: int, now: float, silent: bool = False) -> None:
+        """Take notice of a rank's death, or that it is `silent` and taken for dead."""
         role = self._view.role(rank)
         host = self.hellos[rank].host if rank in self.hellos else "?"
         if self._over:
             return
-        self._log("lost", rank=rank, role=role)
+        self._log("lost", rank=rank, role=role, **{"silent": True} if silent else {})
         recovery = self._recoveries.detected(rank, role)
         try:
             text = self._membership.lost(rank)

@@ -407,11 +407,14 @@ class Replication:
         countdown = Countdown(acknowledge)
         if fresh.shards.size:
             self._down(message.table, message.applied, fresh, message.steps, countdown.one_more())
-        if not new.all():  # it was here before, but may be on its way further down
-            known = rows.shards[~new]
+        known = rows.shards[accepted & ~new]  # on a way that is none any more nobody waits for the acknowledgement
+        if known.size:  # it was here before, but may be on its way further down
             self._when_taken(
                 lambda sent: (
-                    sent.kind == "rows" and sent.table == message.table and bool(np.isin(known, sent.rows.shards).any())
+                    sent.kind == "rows"
+                    and sent.table == message.table
+                    and sent.then is not _nothing
+                    and bool(np.isin(known, sent.rows.shards).any())
                 ),
                 countdown.one_more(),
             )

@@ -17,6 +17,7 @@ T = TypeVar("T")
 Answer = PushReply | PullReply | ShardsReply | CallReply | SumReply
 LeftInArena = PullReply | ShardsReply
 SendIt = Callable[[int, list[int]], None]  # of time, and the times that it comes after
+OnReply = Callable[[int, Any], None]  # of source and message
 
 
 class Issued:
@@ -33,6 +34,9 @@ class Issued:
         self.afterwards = Afterwards()
         self._time = 0
         self._open: dict[int, Task[Any]] = {}
+        self._withdrawn: dict[
+            int, tuple[set[int], OnReply]
+        ] = {}  # by time: whose answers may still come, who takes them
         for kind in (PushReply, PullReply, ShardsReply, CallReply, SumReply):
             fabric.on(kind, self._answered)
         fabric.on(Refused, self._refused)
@@ -75,7 +79,7 @@ class Issued:
         peers: Iterable[int],
         send: SendIt,
         after: Iterable[Task[Any]] = (),
-        on_reply: Callable[[int, Any], None] | None = None,
+        on_reply: OnReply | None = None,
         lane: Lane | None = None,
     ) -> None:
         """Send a task to its peers, once what it comes after is finished, or the peers can see to that.
@@ -158,13 +162,25 @@ class Issued:
         if task is not None and source in task.peers:
             assert task.on_reply is not None
             task.on_reply(source, message)
-        elif isinstance(message, LeftInArena):  # of a task that was asked again, or is over
+        elif message.time in self._withdrawn:
+            peers, on_reply = self._withdrawn[message.time]
+            if source in peers:
+                peers.discard(source)
+                if not peers:
+                    del self._withdrawn[message.time]
+                on_reply(source, message)
+        elif isinstance(message, LeftInArena):  # one that came twice
             self.fabric.send(source, Taken(message.time))
 
-    def withdraw(self, task: Task[Any]) -> None:
-        """Forget that a task was sent: it will be issued again, and answers to this time come too late."""
-        self._open.pop(task.time, None)
-        task.sent = False
+    def withdraw(self, task: Task[Any], asked: bool = True) -> None:
+        """Forget that a task was sent: it will be issued again, at another time.
+
+        Answers that are on their way still go to its `on_reply`, which must see that they are too late: filters need
+        every answer. There are none if nobody was `asked` yet.
+        """
+        if self._open.pop(task.time, None) is not None and task.on_reply is not None and asked:
+            self._withdrawn[task.time] = task.peers - self.fabric.lost, task.on_reply
+        task.time, task.peers, task.sent = 0, set(), False
 
     def received(self, task: Task[Any], source: int) -> bool:
         """A peer has answered, and the answer has been read; True when it was the last."""

@@ -64,7 +64,7 @@ class Far:
         """Take another placement."""
         self._placement = placement
         self._servers = {i: each for i, each in enumerate(placement.servers) if self._fabric.place(each) is None}
-        self._blocks: dict[int, int] = {}
+        self._blocks: dict[tuple[int, int], int] = {}  # of shards, by server
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -82,9 +82,12 @@ class Far:
         out: Array,
         after: Sequence[Task[Any]],
         finish: Callable[[], None],
+        again: Callable[[], None],
         above: Above | None = None,
     ) -> None:
-        """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`."""
+        """Ask for the keys that are elsewhere, put their values into `out` (n, width), then call `finish`; or `again`,
+        when the shards are elsewhere once the servers can be asked.
+        """
         groups = self.among(keys)
         order = keys.order if keys.order.size else np.arange(keys.array.size)
         asked = {server: keys.array[order[start:end]] for server, (start, end) in groups.items()}
@@ -92,17 +95,24 @@ class Far:
         laid = self._outgoing.lay(task, "request", {server: (part, NO_VALUES) for server, part in asked.items()})
         asked_flags = (above.slot, above.threshold) if above is not None else None
 
-        view = self._placement.view
+        placement = self._placement
 
         def send(time: int, after: list[int]) -> None:
+            if placement is not self._placement:
+                self._issued.withdraw(task, asked=False)
+                again()
+                return
             for server, (at, _, count, coded, _) in laid.items():
                 coded = coded if filtered else None
-                self._fabric.send(server, Pull(time, after, view, self._index, count, at, coded, asked_flags))
+                self._fabric.send(server, Pull(time, after, placement.view, self._index, count, at, coded, asked_flags))
 
         def answered(source: int, reply: PullReply) -> None:
             start, end = groups[source]
 
             def arrived(part: Array, flags: Array) -> None:
+                if task.time != reply.time:  # it was asked again meanwhile
+                    self._fabric.send(source, Taken(reply.time))
+                    return
                 scatter_rows(part, order[start:end], out)
                 if above is not None:
                     above.out[order[start:end]] = flags
@@ -136,7 +146,8 @@ class Far:
             try:
                 packet = chain.decode(blob[: coded.keys], blob[coded.keys : before], coded.notes, reply.count, asked)
             except Error as error:
-                task.fail(error)
+                if task.time == reply.time:
+                    task.fail(error)
                 then(np.zeros(shape, self._spec.dtype), flags)
             else:
                 then(packet.values, flags)
@@ -152,20 +163,29 @@ class Far:
         found: list[tuple[Array, Array]],
         after: Sequence[Task[Any]],
         finish: Callable[[], None],
+        again: Callable[[], None],
     ) -> None:
-        """Ask all servers elsewhere for the keys in ``[lo, hi)`` that they have; add them to `found`, then `finish`."""
-
-        view = self._placement.view
+        """Ask all servers elsewhere for the keys in ``[lo, hi)`` that they have; add them to `found`, then `finish`; or
+        `again`, as `pull_keys`.
+        """
+        placement = self._placement
 
         def send(time: int, after: list[int]) -> None:
+            if placement is not self._placement:
+                self._issued.withdraw(task, asked=False)
+                again()
+                return
             for server in self._servers.values():
-                self._fabric.send(server, PullScan(time, after, view, self._index, lo, hi))
+                self._fabric.send(server, PullScan(time, after, placement.view, self._index, lo, hi))
 
         def answered(source: int, reply: PullReply) -> None:
             keys = np.empty(reply.count, np.uint64)
             values = np.empty((reply.count, self._spec.width), self._spec.dtype)
 
             def arrived() -> None:
+                if task.time != reply.time:
+                    self._fabric.send(source, Taken(reply.time))
+                    return
                 found.append((keys, values))
                 self._take(task, source, finish)
 
@@ -191,7 +211,7 @@ class Far:
         offset = row * self._spec.row_bytes
 
         def placed() -> None:
-            self._blocks[shard] = header.block_of(int(words[header.LOCATION]))
+            self._blocks[head, shard] = header.block_of(int(words[header.LOCATION]))
             before = int(words[header.VERSION])
 
             def check() -> None:
@@ -201,9 +221,9 @@ class Far:
                     then()
 
             after = (lambda: self._fabric.fetch(head, at, words, check)) if consistent else then
-            self._fabric.fetch(head, self._blocks[shard] + offset, cells, after)
+            self._fabric.fetch(head, self._blocks[head, shard] + offset, cells, after)
 
-        if consistent or shard not in self._blocks:
+        if consistent or (head, shard) not in self._blocks:
             self._fabric.fetch(head, at, words, placed)
         else:
-            self._fabric.fetch(head, self._blocks[shard] + offset, cells, then)
+            self._fabric.fetch(head, self._blocks[head, shard] + offset, cells, then)

@@ -6,6 +6,7 @@ message.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,38 @@ from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
+
+
+class Reads:
+    """One-sided reads into one array: those begun before a view may come after it.
+
+    Attributes
+    ----------
+    again : whether all is to be read again when they have come.
+    """
+
+    def __init__(self) -> None:
+        self.again = False
+        self._open: dict[int, int] = {}
+
+    def begin(self, servers: Iterable[int]) -> None:
+        """Reads from these servers, one for each, begin."""
+        for server in servers:
+            self._open[server] = self._open.get(server, 0) + 1
+
+    def done(self, server: int) -> bool:
+        """One has come; whether it was the last."""
+        if server not in self._open:  # it was dead
+            return False
+        self._open[server] -= 1
+        if not self._open[server]:
+            del self._open[server]
+        return not self._open
+
+    def under_way(self, lost: set[int]) -> set[int]:
+        """The servers from which any will come: not those that are dead."""
+        self._open = {server: count for server, count in self._open.items() if server not in lost}
+        return set(self._open)
 
 
 class Table(Algebra):
@@ -108,7 +141,7 @@ class Table(Algebra):
         for task, ask in list(self._answering.items()):
             if task.finished:
                 del self._answering[task]
-            elif task.peers & changed:
+            elif task.peers & (changed | self._fabric.lost):
                 self._issued.withdraw(task)
                 ask()
 
@@ -275,11 +308,14 @@ class Table(Algebra):
                     self._near.above(keys.array, *above)
             return bool(self._far and self._far.among(self.keys(keys)))
 
-        def ask() -> None:
+        def begin(after: list[Task[Any]]) -> None:
             if gather():
-                self._far.pull_keys(task, keys, out, after, finish, above)
+                self._far.pull_keys(task, keys, out, after, finish, ask, above)
             else:
                 finish()
+
+        def ask() -> None:
+            self._in_order(task, begin, after)
 
         if self._far and self._far.among(self.keys(keys)):
             self._ask(task, ask)
@@ -287,38 +323,57 @@ class Table(Algebra):
             gather()
             finish()
 
-    def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
-        if self._far:
-            self._ask(task, lambda: self._read_range(task, lo, hi, out, consistent))
+    def _in_order(self, task: Task[Any], begin: Callable[[list[Task[Any]]], None], after: list[Task[Any]]) -> None:
+        """Begin a pull that left it to the servers to come after other tasks; since it was issued some of its shards
+        may have come to this node, where nobody else sees to that.
+        """
+        if after and self._near.shards:
+            self._issued.when(task, lambda: begin([]), after)
         else:
-            self._read_range(task, lo, hi, out, consistent)
+            begin(after)
 
-    def _read_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
+    def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
+        reads = Reads()
+        if self._far:
+            self._ask(task, lambda: self._read_range(task, lo, hi, out, consistent, reads))
+        else:
+            self._read_range(task, lo, hi, out, consistent, reads)
+
+    def _read_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool, reads: Reads) -> None:
+        """Read the rows into `out`, once what is being read of it for views before has come."""
+        task.peers = reads.under_way(self._fabric.lost)
+        if task.peers:
+            reads.again = True
+            return
         bits, width, flat = self.spec.shard_bits, self.spec.width, out.reshape(-1)
         far = []
         for shard in range(lo >> bits, ((hi - 1) >> bits) + 1) if hi > lo else ():
             start = shard << bits
             a, b = max(lo, start), min(hi, start + (1 << bits))
             cells = flat[(a - lo) * width : (b - lo) * width]
+            if consistent and shard in self._near.shards:
+                self._copy_at_rest(shard, a - start, cells)
+            elif shard in self._near.shards:
+                cells[:] = self._near.values(shard)[(a - start) * width : (b - start) * width]
             if shard not in self._near.shards:
                 far.append((shard, a - start, cells))
-            elif consistent:
-                self._copy_at_rest(shard, a - start, cells)
-            else:
-                cells[:] = self._near.values(shard)[(a - start) * width : (b - start) * width]
-        left = [len(far)]
 
-        def one() -> None:
-            left[0] -= 1
-            if left[0] <= 0 and not task.finished:
-                task.peers = set()
+        def one(head: int) -> None:
+            if not reads.done(head):
+                return
+            if reads.again:
+                reads.again = False
+                self._read_range(task, lo, hi, out, consistent, reads)
+            else:
                 task.finish(out.reshape(self._shape(out.shape[0])))
 
         if not far:
-            one()
-        task.peers = {self._placement.heads[shard] for shard, _, _ in far}
-        for shard, row, cells in far:
-            self._far.copy(shard, row, cells, consistent, one)
+            task.finish(out.reshape(self._shape(out.shape[0])))
+        heads = [int(self._placement.heads[shard]) for shard, _, _ in far]
+        reads.begin(heads)
+        task.peers = set(heads)
+        for head, (shard, row, cells) in zip(heads, far, strict=True):
+            self._far.copy(shard, row, cells, consistent, partial(one, head))
 
     # --- functions on the servers -----------------------------------------------------------------------------------
 
@@ -401,8 +456,10 @@ class Table(Algebra):
             data = np.empty(reply.size, np.uint8)
 
             def arrived() -> None:
+                self._fabric.send(source, Taken(reply.time))
+                if task.time != reply.time:  # it was asked again meanwhile
+                    return
                 replies[source] = unpack(data, reply.dtype, reply.shape)
-                self._fabric.send(source, Taken(task.time))
                 if self._issued.received(task, source):
                     self._reduce(task, function, [replies[server] for server in servers if server in replies], numbers)
 
@@ -419,14 +476,18 @@ class Table(Algebra):
             task.finish(result)
 
     def _copy_at_rest(self, shard: int, row: int, cells: Array) -> None:
+        """Copy values of a shard on this node, unless another node has it before they are at rest."""
         what = f'shard {shard} of table "{self.name}" to be at rest'
-        self._fabric.wait(lambda: self._near.copy_at_rest(shard, row, cells), what)
+        self._fabric.wait(lambda: shard not in self._near.shards or self._near.copy_at_rest(shard, row, cells), what)
 
     def _scan(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
-        if self._far:
-            self._ask(task, lambda: self._scan_all(task, lo, hi, after))
-        else:
+        def begin(after: list[Task[Any]]) -> None:
             self._scan_all(task, lo, hi, after)
+
+        if self._far:
+            self._ask(task, lambda: self._in_order(task, begin, after))
+        else:
+            begin(after)
 
     def _scan_all(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
         found = [self._near.scan(shard, lo, hi) for shard in sorted(self._near.shards)]
@@ -438,6 +499,6 @@ class Table(Algebra):
             task.finish((keys[order], values[order].reshape(self._shape(keys.size))))
 
         if self._far:
-            self._far.scan(task, lo, hi, found, after, finish)
+            self._far.scan(task, lo, hi, found, after, finish, lambda: self._scan_all(task, lo, hi, after))
         else:
             finish()

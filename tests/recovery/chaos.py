@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from mpips.checkpoint import Generation, generations
 from mpips.dataserver.spec import DataSpec, TestSplit
+from mpips.kernels.partition import positions
 from mpips.plan import Plan
 from mpips.scheduler import requests
 from mpips.scheduler.view import Roles, View
@@ -34,13 +36,16 @@ TRAIN = ROWS - ROWS // EVERY
 OWN = 8  # rows of the table "counts" that only one worker pushes to
 
 Values = dict[str, np.ndarray[Any, Any]]
+Steps = dict[tuple[int, int], np.ndarray[Any, Any]]
 
 
 class Violation(AssertionError):
     """Something that must hold does not."""
 
 
-# --- the jobs -------------------------------------------------------------------------------------------------------
+# --- the jobs: `run` is a worker's program, `due` what the tables hold in the end, and `steps` what every copy's clock
+# must know at least: by table and identity, for each position the last push that has changed it
+
 
 
 class Programs:
@@ -93,12 +98,27 @@ class Programs:
 
     @classmethod
     def due(cls, course: "Course") -> Values:
-        """What the tables must hold in the end."""
         found = {spec.name: np.zeros((spec.rows, spec.width)) for spec in cls.tables if spec.rule["name"] == "add"}
         for worker in range(course.schedule.workers):
             for name, keys in cls.pushes(course.schedule.seed, worker):
                 if name in found and keys is not None:
                     found[name][np.asarray(keys, np.int64)] += 1
+        return found
+
+
+    @classmethod
+    def steps(cls, course: "Course") -> Steps:
+        found: Steps = {}
+        for worker in range(course.schedule.workers):
+            identity, made = course.job.view.workers[worker], Counter[str]()
+            for name, keys in cls.pushes(course.schedule.seed, worker):
+                if keys is None:
+                    continue
+                made[name] += 1
+                table = next(i for i, spec in enumerate(cls.tables) if spec.name == name)
+                spec = cls.tables[table]
+                steps = found.setdefault((table, identity), np.zeros(spec.positions, np.int64))
+                steps[positions(np.array(keys, np.uint64), spec.kind == "dense", spec.shard_bits)] = made[name]
         return found
 
 
@@ -130,6 +150,11 @@ class LockStep:
         return undisturbed(course.schedule.job, course.schedule.workers, 0, course.folder)
 
 
+    @classmethod
+    def steps(cls, course: "Course") -> Steps:
+        return {(1, identity): np.full(cls.tables[1].positions, STEPS) for identity in course.job.view.workers}
+
+
 class Batches:
     """Workers count the rows that they are handed out, and how often each feature occurs in them."""
 
@@ -154,6 +179,11 @@ class Batches:
     @classmethod
     def due(cls, course: "Course") -> Values:
         return undisturbed(course.schedule.job, 1, course.schedule.data_servers, course.folder)
+
+
+    @classmethod
+    def steps(cls, course: "Course") -> Steps:
+        return {}
 
 
 JOBS: dict[str, Any] = {"program": Programs, "lock-step": LockStep, "batches": Batches}
@@ -200,6 +230,7 @@ class Course:
         self.outcome = ""
         self._run = folder / "run"
         self._kind = JOBS[schedule.job]
+        self._due = self._kind.due(self) if schedule.faults else {}
         self._arrived: set[int] = set()  # ranks whose programs wait for the rest
         self._restless = "no program has come to its end"
         self._rested: float | None = None
@@ -303,6 +334,7 @@ class Course:
             if not self._restless:
                 self._rested = self.simulation.time
                 self.problems += invariants.of_copies(self.job, self.view, self.living)
+                self.problems += invariants.of_clocks(self.job, self.view, self._kind.steps(self))
                 self.held = invariants.values(self.job, self.view)
         return self._rested is not None
 
@@ -370,7 +402,7 @@ class Course:
         if self._rested is None:
             self.problems.append(f"the job finished before it was at rest: {self._restless}")
             return
-        for name, due in self._kind.due(self).items() if self.schedule.faults else ():
+        for name, due in self._due.items():
             if not np.array_equal(self.held[name], due):
                 at = np.argwhere(self.held[name] != due)[:5].tolist()
                 self.problems.append(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import View
+from mpips.scheduler.view import MAIN, View
 from mpips.server.replication import Replication
 from mpips.server.server import Server
 from mpips.server.shards import Shards
@@ -111,7 +111,7 @@ def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[
     first = servers[head]._replication.tables[table]
     if first.paths[shard] is not None or shard not in first.shards.led:
         yield f"{where}: server {head} does not lead it"
-    due, positions = content(first.shards, shard), first.positions(shard)
+    due = content(first.shards, shard)
     for rank in others:
         copies = servers[rank]._replication.tables[table]
         for what, mine, its in zip(("keys", "values", "state"), due, content(copies.shards, shard), strict=True):
@@ -119,9 +119,27 @@ def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[
                 yield f"{where}: {what} at {rank} are others than at {head}"
         if copies.shards.numbers[shard] != first.shards.numbers[shard]:
             yield f"{where}: number {copies.shards.numbers[shard]} at {rank}, {first.shards.numbers[shard]} at {head}"
-        entries = copies.clock(copies.paths[shard]).entries(*positions)
-        if entries != first.clock(None).entries(*positions):
-            yield f"{where}: clock {entries} at {rank}, {first.clock(None).entries(*positions)} at {head}"
+
+
+def of_clocks(job: SimulatedJob, view: View, due: dict[tuple[int, int], Array]) -> Iterator[str]:
+    """At rest: every copy knows of every push that has changed it, by table and identity, at each position."""
+    servers = servers_of(job, view)
+    for (table, identity), steps in due.items():
+        spec = next(iter(servers.values())).tables[table].spec
+        for rank, server in servers.items():
+            copies, known = server._replication.tables[table], {}
+            for shard in copies.shards.held:
+                path, (lo, hi) = copies.paths[shard], copies.positions(shard)
+                if path not in known:
+                    known[path] = np.zeros(spec.positions, np.int64)
+                    for worker, first, last, step in copies.clock(path).entries():
+                        if worker == identity:
+                            known[path][first:last] = step
+                if (known[path][lo:hi] < steps[lo:hi]).any():
+                    yield (
+                        f'shard {shard} of "{spec.name}" at {rank}: of worker {identity} the clock knows steps '
+                        f"{known[path][lo:hi].tolist()}, it must know {steps[lo:hi].tolist()}"
+                    )
 
 
 def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) -> Iterator[str]:
@@ -161,9 +179,9 @@ def of_events(events: list[dict[str, Any]], gone: Iterable[int]) -> Iterator[str
             stages.setdefault(event["recovery"], []).append(event["stage"])
             ranks[event["rank"]] += event["stage"] == "detected"
     for recovery, its in stages.items():
-        if its != STAGES[: len(its)]:
+        if its != [stage for stage in STAGES if stage in its]:
             yield f"recovery {recovery} has the stages {its}"
-    if ranks - Counter(gone):
+    if ranks - Counter(list(gone)):
         yield f"there are recoveries of {dict(ranks)}, ranks {sorted(gone)} are gone"
 
 
@@ -189,13 +207,14 @@ def of_ends(
     match kind:
         case "no copy is left":
             settled = [rank for rank in view.ring.values() if rank in living and rank in servers]
-            if all(_holds(servers, settled, table) for table in range(len(servers[settled[0]].tables) if settled else 0)):
+            if settled and all(_holds(servers, settled, table) for table in range(len(servers[settled[0]].tables))):
                 yield f"{reason}: but there is a copy of every shard"
         case "no server is left":
             if any(rank in living for rank in (*view.servers, *view.spares)):
                 yield f"{reason}: but there is one, or a spare"
         case "no worker is left":
-            if any(rank in living for rank in (*view.groups["train"], *view.spares)):
+            spares = view.spares if job.plan.on_worker_loss == "replace" else []
+            if any(rank in living for rank in (*view.groups[MAIN], *spares)):
                 yield f"{reason}: but there is one, or a spare"
         case "no spare is left to run its program again":
             if any(view.role(rank) == "spare" for rank in living):

@@ -34,7 +34,9 @@ def in_step(worker):
         sparse.push(keys, np.cos(sparse.pull(keys).wait()) + 1e-3 * worker.index)
         each.push([step], [1.0])
         if step % 5 == 4:
-            dense.push(np.arange(worker.index, 3000, 7, dtype=np.uint64), np.full(len(range(worker.index, 3000, 7)), 0.1))
+            dense.push(
+                np.arange(worker.index, 3000, 7, dtype=np.uint64), np.full(len(range(worker.index, 3000, 7)), 0.1)
+            )
             worker.settle()
             worker.sum(1.0).wait()
     worker.settle()
