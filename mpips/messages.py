@@ -399,12 +399,13 @@ class KeysGiven(Message, frozen=True):
 
 class CallShards(Message, frozen=True):
     """Worker → server: run a registered function on your shards of ``[lo, hi)``, with an argument of `numbers` float64
-    that lies in my arena; leave its reply in yours. One that writes has identity and step as a push has; else 0.
+    that lies in my arena; leave its reply in yours. One that writes has part, identity and step as a push has; else 0.
     """
 
     time: int
     after: list[int]
     view: int
+    part: int
     table: int
     identity: int
     step: int
@@ -416,9 +417,10 @@ class CallShards(Message, frozen=True):
 
 
 class ShardsReply(Message, frozen=True):
-    """Server → worker: the reply of task `time` lies in my arena."""
+    """Server → worker: the reply of task `time`, or of this part of it, lies in my arena."""
 
     time: int
+    part: int
     offset: int
     size: int
     dtype: str
@@ -426,9 +428,10 @@ class ShardsReply(Message, frozen=True):
 
 
 class Taken(Message, frozen=True):
-    """Whoever asked → who was asked: I have read the answer of task `time`."""
+    """Whoever asked → who was asked: I have read the answer of task `time`, or of this part of it."""
 
     time: int
+    part: int = 0
 
 
 class Call(Message, frozen=True):

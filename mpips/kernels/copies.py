@@ -31,27 +31,57 @@ def group_starts(keys, dense, bits, shards, starts):
 
 
 @njit(nogil=True, cache=True)
-def read_dense(words, cells, headers, keys, starts, ends, bits, width, slots, out, values, state):
-    """Copy the rows of some stretches ``[starts[i], ends[i])`` of keys, each of one dense shard, out: the keys into
-    `out` (m,), with `values` (m, width) and `state` (m, width·slots).
+def count_for(after, starts, successor):
+    """Of the shards whose changes go to a server, ``after[i] == successor``: how many, and how many rows they have."""
+    shards, rows = 0, 0
+    for i in range(after.size):
+        if after[i] == successor:
+            shards += 1
+            rows += starts[i + 1] - starts[i]
+    return shards, rows
+
+
+@njit(nogil=True, cache=True)
+def pack(
+    words, cells, headers, keys, shards, starts, numbers, after, successor, counts, dense, bits, width, slots, stride,
+    out_words, out_cells,
+):  # fmt: skip
+    """Pack the rows of keys (n,) of those `shards` (m,) whose changes go to a server, as `server.rows.Rows` has them;
+    `counts` are those of `count_for`, `out_words` and `out_cells` view where they go.
     """
+    taken, total = counts
+    ratio = 8 // cells.itemsize
     mask = np.uint64((np.int64(1) << bits) - 1)
-    n = 0
-    for i in range(starts.size):
-        if starts[i] == ends[i]:
+    values_at = (3 * taken + 1 + total) * ratio
+    state_at = values_at + total * width
+    out_words[2 * taken] = 0
+    which, n = 0, 0
+    for i in range(shards.size):
+        if after[i] != successor:
             continue
-        header = headers + np.int64(keys[starts[i]] >> np.uint64(bits)) * WORDS
-        first = block_of(words[header + LOCATION]) // cells.itemsize
-        states = first + (np.int64(width) << bits)
-        for k in range(starts[i], ends[i]):
-            row = np.int64(keys[k] & mask) * width
-            out[n] = keys[k]
+        header = headers + shards[i] * WORDS
+        where = words[header + LOCATION]
+        block = block_of(where)
+        for k in range(starts[i], starts[i + 1]):
+            out_words[3 * taken + 1 + n] = np.int64(keys[k])
+            if dense:
+                first = block // cells.itemsize + np.int64(keys[k] & mask) * width
+                held = block // cells.itemsize + (np.int64(width) << bits) + np.int64(keys[k] & mask) * width * slots
+            else:
+                if k + AHEAD < starts[i + 1]:
+                    fetch(words, header, 0, stride, keys[k + AHEAD])
+                row = find(words, block >> 3, bits_of(where), stride, keys[k])
+                first = ((block >> 3) + row * stride + 1) * ratio
+                held = first + width
             for j in range(width):
-                values[n, j] = cells[first + row + j]
-            held = states + row * slots
+                out_cells[values_at + n * width + j] = cells[first + j]
             for j in range(width * slots):
-                state[n, j] = cells[held + j]
+                out_cells[state_at + n * width * slots + j] = cells[held + j]
             n += 1
+        out_words[which] = shards[i]
+        out_words[taken + which] = numbers[shards[i]]
+        which += 1
+        out_words[2 * taken + which] = n
 
 
 @njit(nogil=True, cache=True)
@@ -76,27 +106,3 @@ def write_dense(words, cells, headers, keys, bits, width, slots, values, state):
         release()
         words[header + VERSION] += 1
         i = end
-
-
-@njit(nogil=True, cache=True)
-def read_sparse(words, cells, headers, keys, starts, ends, bits, stride, out, values, state):
-    """The same for keys, which are all there, of a sparse table."""
-    ratio = 8 // cells.itemsize
-    width = values.shape[1]
-    n = 0
-    for i in range(starts.size):
-        if starts[i] == ends[i]:
-            continue
-        header = headers + shard_of(keys[starts[i]], False, bits) * WORDS
-        where = words[header + LOCATION]
-        block, block_bits = block_of(where) >> 3, bits_of(where)
-        for k in range(starts[i], ends[i]):
-            if k + AHEAD < ends[i]:
-                fetch(words, header, 0, stride, keys[k + AHEAD])
-            first = (block + find(words, block, block_bits, stride, keys[k]) * stride + 1) * ratio
-            out[n] = keys[k]
-            for j in range(width):
-                values[n, j] = cells[first + j]
-            for j in range(state.shape[1]):
-                state[n, j] = cells[first + width + j]
-            n += 1

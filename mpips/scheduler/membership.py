@@ -96,7 +96,9 @@ class Membership:
         if rank in (*view.ring.values(), *view.target.values()):
             new, text = self._without_server(new, rank)
             done.append(text)
-        if rank in view.parts:
+        if rank in view.parts and self._plan.data is None:
+            new = msgspec.structs.replace(new, parts=[scheduler])
+        elif rank in view.parts:
             new, text = self._without_data_server(new, rank)
             done.append(text)
         if rank in view.workers:
@@ -275,9 +277,7 @@ class Membership:
         gone = {rank for rank in view.ring.values() if rank not in view.lost} - set(view.target.values())
         busy = {view.scheduler, *view.parts, *view.workers}
         spares = sorted({*view.spares, *(gone - busy)})
-        self._take(
-            msgspec.structs.replace(view, number=view.number + 1, ring=dict(view.target), spares=spares)
-        )
+        self._take(msgspec.structs.replace(view, number=view.number + 1, ring=dict(view.target), spares=spares))
 
     def taken(self, rank: int, number: int) -> None:
         """A rank acts by a view."""

@@ -214,7 +214,7 @@ class Scheduler:
         if self._membership.settled:
             self._growth.settle()
             for recovery in self._recoveries.under_way():
-                if recovery.role == "server" and recovery.view < new.number:
+                if recovery.role == "server":
                     self._recoveries.whole(recovery)
 
     def _recover(self, source: int, message: m.Message) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
+from mpips.kernels.copies import count_for
 from mpips.messages import Change, ChangeTaken, ShardsWanted
 from mpips.scheduler.chains import chains_of
 from mpips.scheduler.view import View
@@ -21,6 +22,7 @@ from mpips.server.clock import Entry, RangeClock
 from mpips.server.incoming import Incoming
 from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
+from mpips.table import TableSpec
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
 NOBODY = -1
@@ -37,19 +39,25 @@ class CopyError(Error, RuntimeError):
 
 
 class Sent(NamedTuple):
-    """A change that the next of a chain has not acknowledged: its rows, as a blob, at a slot of the arena once there is
-    room.
+    """A change that the next of a chain has not acknowledged.
+
+    Its rows are packed as a blob, which is at a slot of the arena once there is room; `shape` is the number of shards
+    and of rows, and whether they are runs.
     """
 
     successor: int
     table: int
     applied: int
     kind: Kind
-    rows: Rows
+    shape: tuple[int, int, bool]
     blob: Array
     slot: int | None
     steps: list[Entry]
     then: Then
+
+    def rows(self, spec: TableSpec) -> Rows:
+        """What has changed."""
+        return Rows.unpack(self.blob, spec, *self.shape)
 
 
 class Wanted(NamedTuple):
@@ -211,49 +219,26 @@ class Replication:
         after = copies.after[touched]
         countdown = Countdown(then)
         for successor in sorted(set(after.tolist()) - {NOBODY}):
-            chosen = np.flatnonzero(after == successor)
-            self._send_changed(
-                successor,
-                table,
-                touched[chosen],
-                starts[chosen],
-                starts[chosen + 1],
-                (lo, keys),
-                steps,
-                countdown.one_more(),
-            )
+            if keys is None:
+                chosen = np.flatnonzero(after == successor)
+                firsts = np.maximum(lo, touched[chosen] << copies.shards.spec.shard_bits)
+                rows = self._runs(copies.shards, touched[chosen], firsts, starts[chosen + 1] - starts[chosen])
+                self._send(successor, table, self._view.number, "rows", rows, steps, countdown.one_more())
+                continue
+            count, n = counts = count_for(after, starts, successor)
+            blob, slot = self._room(size_of(copies.shards.spec, count, n, runs=False))
+            copies.shards.pack(keys, touched, starts, after, successor, counts, blob)
+            shape, number = (count, n, False), self._view.number
+            self._post(Sent(successor, table, number, "rows", shape, blob, slot, steps, countdown.one_more()))
         countdown.done()
 
-    def _send_changed(
-        self,
-        successor: int,
-        table: int,
-        touched: Array,
-        starts: Array,
-        ends: Array,
-        push: tuple[int, Array | None],
-        steps: list[Entry],
-        then: Then,
-    ) -> None:
-        """Send what rows of some shards have become that follow each other in a push, straight from where they are."""
-        assert self._view is not None
-        shards = self.tables[table].shards
-        lo, keys = push
-        sizes = ends - starts
-        count, runs = int(sizes.sum()), keys is None
-        blob, slot = self._room(size_of(shards.spec, touched.size, count, runs))
-        rows = Rows.unpack(blob, shards.spec, touched.size, count, runs)
-        rows.shards[:], rows.numbers[:], rows.starts[0] = touched, shards.numbers[touched], 0
-        np.cumsum(sizes, out=rows.starts[1:])
-        if keys is not None:
-            shards.read_rows(keys, starts, ends, rows.keys, rows.values, rows.state)
-        else:
-            rows.keys[:] = np.maximum(lo, touched << shards.spec.shard_bits)
-            for first, start, end in zip(
-                rows.keys.tolist(), rows.starts.tolist(), rows.starts[1:].tolist(), strict=False
-            ):
-                rows.values[start:end], rows.state[start:end] = shards.run(first, end - start)
-        self._post(Sent(successor, table, self._view.number, "rows", rows, blob, slot, steps, then))
+    @staticmethod
+    def _runs(shards: Shards, touched: Array, firsts: Array, sizes: Array) -> Rows:
+        """Neighbouring rows of some shards: of each so many, from its first."""
+        parts = [shards.run(first, size) for first, size in zip(firsts.tolist(), sizes.tolist(), strict=True)]
+        values, state = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+        return Rows(touched, shards.numbers[touched], starts, firsts.astype(np.uint64), values, state)
 
     def rewritten(self, table: int, concerned: Iterable[int], steps: list[Entry], then: Then) -> None:
         """A function has written to whole shards here; `then` is for when every copy has them."""
@@ -303,11 +288,10 @@ class Replication:
         self, successor: int, table: int, applied: int, kind: Kind, rows: Rows, steps: list[Entry], then: Then
     ) -> None:
         """Send rows, copied into the own arena."""
-        blob, slot = self._room(rows.nbytes)
+        shape = rows.shards.size, rows.values.shape[0], rows.are_runs
+        blob, slot = self._room(size_of(self.tables[table].shards.spec, *shape))
         rows.pack(blob)
-        spec, count = self.tables[table].shards.spec, rows.values.shape[0]
-        laid = Rows.unpack(blob, spec, rows.shards.size, count, rows.are_runs)
-        self._post(Sent(successor, table, applied, kind, laid, blob, slot, steps, then))
+        self._post(Sent(successor, table, applied, kind, shape, blob, slot, steps, then))
 
     def _room(self, size: int) -> tuple[Array, int | None]:
         """Bytes of the own arena and their offset; or bytes elsewhere, until there is room."""
@@ -331,12 +315,11 @@ class Replication:
     def _tell(self, number: int) -> None:
         """Tell the successor of a change that lies in the arena."""
         sent = self._sent[number]
-        rows, slot = sent.rows, sent.slot
         assert self._view is not None
-        assert slot is not None
+        assert sent.slot is not None
         message = Change(
             self._view.number, number, sent.table, sent.applied, sent.kind,
-            rows.shards.size, rows.values.shape[0], rows.are_runs, slot, sent.blob.size, sent.steps,
+            *sent.shape, sent.slot, sent.blob.size, sent.steps,
         )  # fmt: skip
         self._fabric.send(sent.successor, message)
 
@@ -349,9 +332,7 @@ class Replication:
             return False
         blob = self._fabric.arena[slot : slot + sent.blob.size]
         blob[:] = sent.blob
-        spec, old = self.tables[sent.table].shards.spec, sent.rows
-        rows = Rows.unpack(blob, spec, old.shards.size, old.values.shape[0], old.are_runs)
-        self._sent[number] = sent._replace(rows=rows, blob=blob, slot=slot)
+        self._sent[number] = sent._replace(blob=blob, slot=slot)
         self._tell(number)
         return True
 
@@ -414,7 +395,7 @@ class Replication:
                     sent.kind == "rows"
                     and sent.table == message.table
                     and sent.then is not _nothing
-                    and bool(np.isin(known, sent.rows.shards).any())
+                    and bool(np.isin(known, sent.rows(shards.spec).shards).any())
                 ),
                 countdown.one_more(),
             )
@@ -541,15 +522,16 @@ class Replication:
         """
         assert self._view is not None
         for number, sent in list(self._sent.items()):
-            after = self.tables[sent.table].after[sent.rows.shards]
+            rows = sent.rows(self.tables[sent.table].shards.spec)
+            after = self.tables[sent.table].after[rows.shards]
             stays = after == sent.successor
             if stays.all():
                 continue
             countdown = Countdown(sent.then)
             for successor in np.unique(after[~stays]).tolist() if sent.kind == "rows" else ():
                 if successor != NOBODY:
-                    rows = sent.rows.only(after == successor)
-                    self._send(successor, sent.table, sent.applied, "rows", rows, sent.steps, countdown.one_more())
+                    part = rows.only(after == successor)
+                    self._send(successor, sent.table, sent.applied, "rows", part, sent.steps, countdown.one_more())
             if stays.any():
                 self._sent[number] = sent._replace(then=countdown.done)
                 continue

@@ -34,13 +34,8 @@ class Rows(NamedTuple):
         """Whether keys are the first of neighbouring rows only."""
         return bool(self.keys.size != self.values.shape[0])
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.nbytes for array in self)
-
     def pack(self, out: Array) -> None:
-        """Lay them into bytes, as many as `nbytes`."""
+        """Lay them into bytes, as many as `size_of`."""
         at = 0
         for array in self:
             out[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
@@ -81,5 +76,5 @@ def _layout(spec: TableSpec, shards: int, rows: int, runs: bool) -> list[tuple[t
 
 
 def size_of(spec: TableSpec, shards: int, rows: int, runs: bool) -> int:
-    """Bytes that so many rows of so many shards take."""
-    return sum(size for _, _, size in _layout(spec, shards, rows, runs))
+    """Bytes that so many rows of so many shards take, in whole words."""
+    return (sum(size for _, _, size in _layout(spec, shards, rows, runs)) + 7) & ~7

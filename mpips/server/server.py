@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Server:
         self._draining: int | None = None  # the view that is to be over
         self._held_up: list[Callable[[], None]] = []
         self._plain = 0  # bytes left for other nodes without filters
-        self._answers: dict[tuple[int, int], int] = {}
+        self._answers: dict[tuple[int, int, int], int] = {}  # by source, time and part
         self._saving: Iterator[bool] | None = None
         self._pushes = 0
         self._meter = Meter(fabric)
@@ -301,10 +302,11 @@ class Server:
             self._received.drop(source, message.time, message.part)
 
         fresh = shards.clock.fresh(identity, lo, hi, step)
-        if not fresh:
-            self._replication.when_all_is_taken(done)
-            return
-        if fresh != [(lo, hi)]:
+        if fresh != [(lo, hi)]:  # of shards that are not led the clock knows only what happened to concern others, too
+            fresh = [part for part in fresh if shards.in_range(*part)]
+            if not fresh:
+                self._replication.when_all_is_taken(done)
+                return
             keys, values = _within(shards, fresh, lo, keys, values)
         aggregator = self._aggregators.get(message.table)
         try:
@@ -382,13 +384,13 @@ class Server:
 
         def read() -> None:
             if message.view < self._since[message.table]:  # it will be asked again
-                self._received.done(source, message.time)
+                self._received.drop(source, message.time, message.part)
                 return
             argument = (message.argument, message.numbers, "float64")
             self._incoming.read(source, [argument], lambda read: self._run_function(source, message, read[0]))
 
         lane = (message.table, source) if writes else None
-        self._received.take(source, message.time, message.after, read, lane)
+        self._received.take(source, message.time, message.after, read, lane, message.part)
 
     def _run_function(self, source: int, message: CallShards, argument: Array) -> None:
         """Run a function on the shards that are led: one that writes on those where this call is not a repetition."""
@@ -396,26 +398,30 @@ class Server:
             self._held_up.append(lambda: self._run_function(source, message, argument))
             return
         if message.view < self._since[message.table]:
-            self._received.done(source, message.time)
+            self._received.drop(source, message.time, message.part)
             return
         shards = self.tables[message.table]
-        concerned, steps = shards.in_range(message.lo, message.hi), list[Entry]()
+        dense, steps = shards.spec.kind == "dense", list[Entry]()
+        concerned = shards.in_range(message.lo, message.hi) if dense else list(shards.led)
         if message.step:
             concerned, steps = self._not_done(shards, concerned, message)
         try:
             reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
             data, dtype, shape = pack(reply)
         except Error as problem:
-            self._received.refuse(source, message.time, str(problem))
+            reason = str(problem)
+            refuse = partial(self._received.refuse, source, message.time, reason, message.part)
+            # it may have written before it failed
+            self._replication.rewritten(message.table, concerned if message.step else (), [], refuse)
             return
 
         def place(slot: int) -> ShardsReply:
-            return ShardsReply(message.time, slot, data.nbytes, dtype, list(shape))
+            return ShardsReply(message.time, message.part, slot, data.nbytes, dtype, list(shape))
 
         def leave() -> None:
             if self._fabric.place(source) is None:
                 self._plain += data.nbytes
-            self._leave(source, message.time, [data], place)
+            self._leave(source, message.time, [data], place, message.part)
 
         if message.step:
             for entry in steps:
@@ -438,24 +444,26 @@ class Server:
         new = [shard for shard in concerned if any(start <= at[shard] < end for start, end in fresh)]
         return new, [(message.identity, lo, hi, message.step)]
 
-    def _leave(self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message]) -> bool:
+    def _leave(
+        self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message], part: int = 0
+    ) -> bool:
         """Leave an answer in the own arena until it is taken, and say where; without room for it refuse: False."""
         try:
             slot = self._fabric.space.allocate(sum(array.nbytes for array in arrays))
         except Error as problem:
-            self._received.refuse(source, time, str(problem))
+            self._received.refuse(source, time, str(problem), part)
             return False
         at = slot
         for array in arrays:
             self._fabric.arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
             at += array.nbytes
-        self._answers[source, time] = slot
+        self._answers[source, time, part] = slot
         self._fabric.send(source, reply(slot))
-        self._received.done(source, time)
+        self._received.done(source, time, part)
         return True
 
     def _taken(self, source: int, message: Taken) -> None:
-        slot = self._answers.pop((source, message.time), None)
+        slot = self._answers.pop((source, message.time, message.part), None)
         if slot is not None:  # an answer that came twice is taken twice
             self._fabric.space.free(slot)
 

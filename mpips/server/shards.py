@@ -13,7 +13,7 @@ from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
-from mpips.kernels.copies import group_starts, read_dense, read_sparse, write_dense
+from mpips.kernels.copies import count_for, group_starts, pack, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
@@ -111,8 +111,8 @@ class Shards:
         values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
         self.touched(0, 0, no_keys)
         positions(no_keys, spec.kind == "dense", self._bits)
-        no_shards = np.empty(0, np.int64)
-        self.read_rows(no_keys, no_shards, no_shards, no_keys, values, state)
+        shards, starts = self.touched(0, 0, no_keys)
+        self.pack(no_keys, shards, starts, shards, 0, count_for(shards, starts, 0), np.zeros(8, np.uint8))
         if spec.kind == "dense":
             self.write_rows(no_keys, values, state)
             header.block_of(0)
@@ -376,9 +376,9 @@ class Shards:
     # --- copies -----------------------------------------------------------------------------------------------------
 
     def in_range(self, lo: int, hi: int | None) -> list[int]:
-        """The shards that are led and have any of the keys in ``[lo, hi)``; `hi` None: no bound."""
+        """The shards that are led and have any of the positions ``[lo, hi)``; `hi` None: no bound."""
         if self.spec.kind == "sparse":
-            return list(self.led)
+            return [shard for shard in self.led if lo <= shard and (hi is None or shard < hi)]
         first, last = lo >> self._bits, ((self.spec.rows if hi is None else hi) - 1) >> self._bits
         return [shard for shard in self.led if first <= shard <= last]
 
@@ -396,18 +396,34 @@ class Shards:
         count = group_starts(keys, self.spec.kind == "dense", self._bits, shards, starts)
         if not whole_range:
             return shards[:count], starts[: count + 1]
-        mine = np.array(self.in_range(lo, hi) if self.spec.kind == "dense" else self.led, np.int64)
+        mine = np.array(self.in_range(lo, hi), np.int64)
         return mine, np.concatenate((starts[np.searchsorted(shards[:count], mine)], starts[count : count + 1]))
 
-    def read_rows(self, keys: Array, starts: Array, ends: Array, out: Array, values: Array, state: Array) -> None:
-        """Copy the rows of some stretches of keys (n,), each of one shard, out: the keys into `out` (m,), `values` (m,
-        width), `state` (m, width·slots).
+    def pack(
+        self,
+        keys: Array,
+        touched: Array,
+        starts: Array,
+        after: Array,
+        successor: int,
+        counts: tuple[int, int],
+        out: Array,
+    ) -> None:
+        """Pack the rows of a push that go to a server into bytes, as `Rows` has them.
+
+        Parameters
+        ----------
+        keys : (n,) uint64, of the push.
+        touched, starts : its shards (m,), and where the rows of each begin (m + 1,); see `touched`.
+        after : (m,) int64, the server that each shard's rows go to.
+        counts : how many shards and rows go to `successor`.
         """
-        spec, memory = self.spec, (self._words, self._cells, self._headers)
-        if spec.kind == "dense":
-            read_dense(*memory, keys, starts, ends, self._bits, spec.width, spec.slots, out, values, state)
-        else:
-            read_sparse(*memory, keys, starts, ends, self._bits, self._stride, out, values, state)
+        spec = self.spec
+        pack(
+            self._words, self._cells, self._headers, keys, touched, starts, self.numbers, after, successor, counts,
+            spec.kind == "dense", self._bits, spec.width, spec.slots, self._stride,
+            out.view(np.int64), out.view(spec.dtype),
+        )  # fmt: skip
 
     def write_rows(self, keys: Array, values: Array, state: Array) -> None:
         """Make the rows of keys (n,), grouped by shard, what another copy has: `values` (n, width), `state` (n,

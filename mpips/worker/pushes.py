@@ -12,9 +12,10 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
+from mpips.functions import unpack
 from mpips.kernels.copies import group_starts
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import Coded, Push, PushReply
+from mpips.messages import CallShards, Coded, Push, PushReply, ShardsReply, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.lane import Lane
@@ -43,8 +44,16 @@ class Part(NamedTuple):
     again: bool = False
 
 
+class Calling(NamedTuple):
+    """A shard function that writes, and the keys ``[lo, hi)`` that it is run on; `hi` None: all from `lo` on."""
+
+    function: str
+    lo: int
+    hi: int | None
+
+
 class Sending:
-    """A push under way.
+    """A push under way; or a function that writes, which goes the same way, with its argument for values.
 
     Attributes
     ----------
@@ -54,21 +63,37 @@ class Sending:
     slot : where keys and then values lie in the arena; None where filters packed them.
     parts : what each server is sent that has not acknowledged it, by the part's number.
     placement : by which they were split.
+    calling : the function; None for a push.
     """
 
-    __slots__ = ("hi", "identity", "keys", "lo", "numbers", "parts", "placement", "slot", "step", "task", "values")
+    __slots__ = (
+        "calling",
+        "hi",
+        "identity",
+        "keys",
+        "lo",
+        "numbers",
+        "parts",
+        "placement",
+        "slot",
+        "step",
+        "task",
+        "values",
+    )
 
     def __init__(
         self,
-        task: Task[None],
+        task: Task[Any],
         number: tuple[int, int],
         about: tuple[int, int],
         keys: Array | None,
         values: Array,
         slot: int | None,
         placement: Placement,
+        calling: Calling | None = None,
     ) -> None:
         self.task = task
+        self.calling = calling
         self.identity, self.step = number
         self.lo, self.hi = about
         self.keys = keys
@@ -250,6 +275,39 @@ class Pushes:
         task.on_end(lambda: self._fabric.space.free(slot))
         return self._send(sending, after)
 
+    def call(
+        self,
+        task: Task[Any],
+        calling: Calling,
+        slot: int,
+        argument: Array,
+        after: list[Task[Any]],
+        finish: Callable[[list[Any]], None],
+    ) -> None:
+        """Have a function that writes run where the shards are, in the order of pushes, and once like them; its
+        argument (m,) lies in a slot of the arena. `finish` gets the replies.
+        """
+        about = 0, self._spec.positions
+        if self._spec.kind == "dense" and calling.hi is not None and calling.lo < calling.hi:
+            about = calling.lo, calling.hi
+        sending = Sending(task, self._steps.next(), about, None, argument, slot, self._placement, calling)
+        for server in self._placement.servers_of(*about):
+            sending.add(Part(server, []))
+        replies: dict[int, Any] = {}
+
+        def replied(source: int, message: ShardsReply) -> None:
+            data = np.empty(message.size, np.uint8)
+
+            def arrived() -> None:
+                self._fabric.send(source, Taken(message.time, message.part))
+                replies[message.part] = unpack(data, message.dtype, message.shape)
+                if self._acknowledged(sending, source, message.part):
+                    finish([replies[part] for part in sorted(replies)])
+
+            self._fabric.fetch(source, message.offset, data, arrived)
+
+        self._issue(sending, after, replied)
+
     def _refuse(self, bad: int, values: Array, keys: Any) -> None:
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         raise NonFiniteError(
@@ -260,43 +318,54 @@ class Pushes:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _send(self, sending: Sending, after: list[Task[Any]]) -> Task[None]:
+        def replied(source: int, message: PushReply) -> None:
+            if self._acknowledged(sending, source, message.part):
+                sending.task.finish(None)
+
+        self._issue(sending, after, replied)
+        return sending.task
+
+    def _issue(self, sending: Sending, after: list[Task[Any]], replied: Callable[[int, Any], None]) -> None:
         self._drop_finished()
-        task = sending.task
         self._made.append(sending)
 
         def send(time: int, after: list[int]) -> None:
-            self.sent += 1
+            self.sent += sending.calling is None
             if sending.placement is not self._placement:
                 self._split_again(sending, self._placement.changed_from(sending.placement))
             for number in sending.parts:
                 self._post(sending, number, after)
 
-        def replied(source: int, message: PushReply) -> None:
-            part = sending.parts.pop(message.part, None)
-            if part is None:
-                return
-            if part.again:
-                self._resumed(self._placement.view)
-            if not any(other.server == source for other in sending.parts.values()) and self._issued.received(
-                task, source
-            ):
-                task.finish(None)
-
         servers = {part.server for part in sending.parts.values()}
-        self._issued.issue(task, servers, send, after, replied, lane=self.lane)
-        return task
+        self._issued.issue(sending.task, servers, send, after, replied, lane=self.lane)
+
+    def _acknowledged(self, sending: Sending, source: int, number: int) -> bool:
+        """A server has done a part; whether it was the last."""
+        part = sending.parts.pop(number, None)
+        if part is None:
+            return False
+        if part.again:
+            self._resumed(self._placement.view)
+        if any(other.server == source for other in sending.parts.values()):
+            return False
+        return self._issued.received(sending.task, source)
 
     def _post(self, sending: Sending, number: int, after: list[int]) -> None:
         """Send a part."""
-        part, task = sending.parts[number], sending.task
-        keys, values, count, coded, more = self._place_of(sending, part)
-        self._fabric.send(
-            part.server,
-            Push(
-                task.time, after, sending.placement.view, number, self._index, sending.identity, sending.step,
+        part, task, view = sending.parts[number], sending.task, sending.placement.view
+        if sending.calling is not None:
+            assert sending.slot is not None
+            message: Push | CallShards = CallShards(
+                task.time, after, view, number, self._index, sending.identity, sending.step,
+                *sending.calling, sending.slot, sending.values.size,
+            )  # fmt: skip
+        else:
+            keys, values, count, coded, more = self._place_of(sending, part)
+            message = Push(
+                task.time, after, view, number, self._index, sending.identity, sending.step,
                 sending.lo, sending.hi, count, keys, values, coded, more,
-            ),
-        )  # fmt: skip
+            )  # fmt: skip
+        self._fabric.send(part.server, message)
 
     def _place_of(
         self, sending: Sending, part: Part
@@ -378,7 +447,9 @@ class Pushes:
     # --- those under way --------------------------------------------------------------------------------------------
 
     def _drop_finished(self) -> None:
-        while self._made and self._made[0].task.finished and self._made[0].task.error is None:
+        while (
+            self._made and self._made[0].task.finished and (self._made[0].calling or self._made[0].task.error is None)
+        ):
             self._made.popleft()
 
     def unfinished(self) -> list[Task[None]]:
@@ -388,15 +459,23 @@ class Pushes:
     def older(self, delay: int | None) -> list[Task[None]]:
         """Those that a pull must come after: all but the newest `delay`, and those that failed."""
         self._drop_finished()
-        surplus = 0 if delay is None else len(self._made) - delay
-        return [self._made[i].task for i in range(max(surplus, 0))]
+        if delay is None or len(self._made) <= delay:
+            return []
+        pushes = [sending.task for sending in self._made if sending.calling is None]
+        return pushes[: max(len(pushes) - delay, 0)]
 
     def settle(self) -> None:
-        """Wait until all are applied; the error of one that failed is raised."""
+        """Wait until all are applied; the error of a push that failed is raised."""
         while self._made:
             oldest = self._made[0]
             try:
-                oldest.task.wait()
+                self._wait_for(oldest)
             finally:
                 if self._made and self._made[0] is oldest:
                     self._made.popleft()
+
+    def _wait_for(self, sending: Sending) -> None:
+        if sending.calling is None:
+            sending.task.wait()
+        else:  # its error is for whoever waits for it
+            self._fabric.wait(lambda: sending.task.finished, sending.task.missing)

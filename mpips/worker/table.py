@@ -24,7 +24,7 @@ from mpips.worker.far import Above, Far
 from mpips.worker.keys import Keys, Placement, key_range
 from mpips.worker.near import Near
 from mpips.worker.outgoing import Outgoing
-from mpips.worker.pushes import Pushes, ShapeError
+from mpips.worker.pushes import Calling, Pushes, ShapeError
 from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
@@ -103,6 +103,7 @@ class Table(Algebra):
         self._far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing)
         self._steps = Steps(identity)
         self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing, self._steps, resumed)
+        self._lost = set(view.lost)
         self._answering: dict[
             Task[Any], Callable[[], None]
         ] = {}  # what servers were asked to answer, and asking it again
@@ -132,16 +133,16 @@ class Table(Algebra):
         """
         placement = Placement(self.spec, view.number, chains_of(view, self.spec).heads.tolist())
         changed = placement.changed_from(self._placement)
-        if not changed:
-            return
-        self._placement = placement
-        self._near = Near(self.spec, self._headers, placement.heads, self._fabric)
-        self._far.viewed(placement)
-        self._pushes.viewed(placement, changed)
+        self._lost = set(view.lost)
+        if changed:
+            self._placement = placement
+            self._near = Near(self.spec, self._headers, placement.heads, self._fabric)
+            self._far.viewed(placement)
+            self._pushes.viewed(placement, changed)
         for task, ask in list(self._answering.items()):
             if task.finished:
                 del self._answering[task]
-            elif task.peers & (changed | self._fabric.lost):
+            elif task.peers & (changed | self._lost):
                 self._issued.withdraw(task)
                 ask()
 
@@ -341,7 +342,7 @@ class Table(Algebra):
 
     def _read_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool, reads: Reads) -> None:
         """Read the rows into `out`, once what is being read of it for views before has come."""
-        task.peers = reads.under_way(self._fabric.lost)
+        task.peers = reads.under_way(self._lost)
         if task.peers:
             reads.again = True
             return
@@ -417,13 +418,13 @@ class Table(Algebra):
         self._fabric.values(self._fabric.rank, slot, numbers.size, "float64")[:] = numbers
         task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
         task.on_end(lambda: self._fabric.space.free(slot))
-        known = find(function)
-        number = self._steps.next() if known.writes else (0, 0)
-
-        def ask() -> None:
-            self._ask_servers(task, function, (lo, hi), number, (slot, numbers), before)
-
-        self._ask(task, ask)
+        if find(function).writes:
+            self._pushes.call(
+                task, Calling(function, lo, hi), slot, numbers, before,
+                lambda replies: self._reduce(task, function, replies, numbers),
+            )  # fmt: skip
+        else:
+            self._ask(task, lambda: self._ask_servers(task, function, (lo, hi), (slot, numbers), before))
         return task
 
     def _ask_servers(
@@ -431,7 +432,6 @@ class Table(Algebra):
         task: Task[Any],
         function: str,
         keys: tuple[int, int | None],
-        number: tuple[int, int],
         argument: tuple[int, Array],
         before: Iterable[Task[Any]],
     ) -> None:
@@ -443,11 +443,11 @@ class Table(Algebra):
 
         def send(time: int, after: list[int]) -> None:
             if placement is not self._placement:
-                self._issued.withdraw(task)
+                self._issued.withdraw(task, asked=False)
                 self._answering[task]()
                 return
             message = CallShards(
-                time, after, placement.view, self._index, *number, function, lo, hi, slot, numbers.size
+                time, after, placement.view, 0, self._index, 0, 0, function, lo, hi, slot, numbers.size
             )
             for server in servers:
                 self._fabric.send(server, message)
@@ -465,7 +465,7 @@ class Table(Algebra):
 
             self._fabric.fetch(source, reply.offset, data, arrived)
 
-        self._issued.issue(task, servers, send, before, answered, self._pushes.lane if number[1] else None)
+        self._issued.issue(task, servers, send, before, answered)
 
     def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:
         try:

@@ -4,6 +4,8 @@ A job pushes what is known beforehand, and its workers then wait until nothing i
 is made up for, and every copy is where it should be. Then it is looked at, as a whole; and once more when it is over.
 """
 
+import contextlib
+import io
 import json
 import math
 import shutil
@@ -19,6 +21,7 @@ import numpy as np
 
 from mpips.checkpoint import Generation, generations
 from mpips.dataserver.spec import DataSpec, TestSplit
+from mpips.fabric import sim
 from mpips.kernels.partition import positions
 from mpips.plan import Plan
 from mpips.scheduler import requests
@@ -30,6 +33,7 @@ from tests.simulated import FAST, PLACES, SMALL, SimulatedJob, libsvm, rest, tab
 
 LIMIT = 40.0  # simulated seconds, many times what a job takes that goes on
 SEEN = 0.1  # seconds until the last death is known
+LOOKS = 0.02  # seconds between two looks for requests for another size; fewer than in earnest would cost too much time
 TURNS, STEPS = 10, 8
 ROWS, FEATURES, PASSES, EVERY = 150, 40, 2, 5
 TRAIN = ROWS - ROWS // EVERY
@@ -94,7 +98,7 @@ class Programs:
                 for key in keys:
                     if key in own:
                         due[int(key) - own.start] += 1
-            rest(worker._fabric, 2e-3)
+            rest(worker._fabric, 3e-3)
 
     @classmethod
     def due(cls, course: "Course") -> Values:
@@ -359,8 +363,13 @@ class Course:
         Violation
             when something does not hold that must; the text says what, and has the schedule.
         """
+        said = io.StringIO()
         try:
-            with mock.patch.object(requests, "PAUSE", 0.02):
+            with (
+                mock.patch.object(requests, "PAUSE", LOOKS),
+                mock.patch.object(sim, "SHORTEST_SLEEP", LOOKS / 4),
+                contextlib.redirect_stderr(said),
+            ):
                 self.job.run(LIMIT)
             self._look_back()
         except Exception as error:
@@ -370,7 +379,7 @@ class Course:
                 f"{type(error).__name__} at {place.filename}:{place.lineno}: {error}\n{self._restless}\n{notes}"
             )
         if self.problems:
-            raise Violation("\n".join([*self.problems, repr(self.schedule)]))
+            raise Violation("\n".join([*self.problems, repr(self.schedule), said.getvalue()]))
         return self
 
     def _look_back(self) -> None:
