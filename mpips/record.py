@@ -111,7 +111,7 @@ class Record:
             self._complain(error)
 
     def ranks(self, ranks: list[dict[str, Any]]) -> None:
-        """Replace the list of ranks: rank, role, host, pid."""
+        """Replace the list of ranks: rank, role, whether it is a standby of the scheduler, host, pid."""
         if self._run is None:
             return
         temporary = (self._run / RANKS).with_suffix(".tmp")

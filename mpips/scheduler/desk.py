@@ -286,7 +286,13 @@ class Desk:
     def _write_ranks(self) -> None:
         self._record.ranks(
             [
-                {"rank": rank, "role": self._view.role(rank), "host": hello.host, "pid": hello.pid}
+                {
+                    "rank": rank,
+                    "role": self._view.role(rank),
+                    "standby": rank in self._view.standbys,
+                    "host": hello.host,
+                    "pid": hello.pid,
+                }
                 for rank, hello in sorted(self.replica.scheduler.hellos.items())
                 if rank not in self._fabric.lost
             ]

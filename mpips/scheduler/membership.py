@@ -97,7 +97,7 @@ class Membership:
             new, text = self._without_server(new, rank)
             done.append(text)
         if rank in view.parts and self._plan.data is None:
-            new = msgspec.structs.replace(new, parts=[scheduler])
+            new = msgspec.structs.replace(new, parts=[scheduler if part == rank else part for part in new.parts])
         elif rank in view.parts:
             new, text = self._without_data_server(new, rank)
             done.append(text)

@@ -277,11 +277,14 @@ class Replication:
     def _down(self, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
         """Send rows to the servers after this one, each its own; those whose chain ends here go nowhere."""
         after = self.tables[table].after[rows.shards]
+        successors = set(after.tolist()) - {NOBODY}
+        if not successors:
+            then()
+            return
         countdown = Countdown(then)
-        for successor in np.unique(after).tolist():
-            if successor != NOBODY:
-                part = rows.only(after == successor)
-                self._send(successor, table, applied, "rows", part, steps, countdown.one_more())
+        for successor in sorted(successors):
+            part = rows.only(after == successor)
+            self._send(successor, table, applied, "rows", part, steps, countdown.one_more())
         countdown.done()
 
     def _send(

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from mpips.checkpoint import Generation, generations
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import FOREVER, TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
 SOON = 15.0
-ROLES = ["scheduler", "server", "data server", "worker"]
 
 
 def kill(*pids: int) -> None:
@@ -26,15 +26,36 @@ def needs_ulfm(launcher: Launcher) -> None:
 
 
 @pytest.mark.usefixtures("needs_ulfm")
-@pytest.mark.parametrize("role", ROLES)
-def test_death_of_a_rank_ends_the_job_and_names_it(run: Start, role: str) -> None:
-    job: Started = run(FOREVER, "roles.spares=1", "roles.workers=2", "checkpoint.every=0.3")
-    job.until_training(2)
-    rank = next(entry["rank"] for entry in job.ranks() if entry["pid"] == job.pid_of(role))
-    kill(job.pid_of(role))
+def test_a_server_without_copies_is_missed_and_a_resumed_job_goes_on_from_the_last_checkpoint(run: Start) -> None:
+    changes = ("roles.servers=2", "roles.spares=1", "recovery.replicas=0", "checkpoint.every=0.3")
+    job: Started = run(FOREVER, *changes)
+    job.until(lambda: job.events("checkpoint"), "a checkpoint")
+    job.until_training(len(job.events("epoch")) + 1)
+    dead = next(entry["rank"] for entry in job.ranks() if entry["pid"] == job.pid_of("server"))
+    kill(job.pid_of("server"))
     assert job.end(SOON) == 1, job.said
-    assert f"rank {rank}" in job.complaint
-    assert role in job.complaint
+    assert f"rank {dead} (server" in job.complaint
+    assert 'no copy is left of some shards of table "w"' in job.complaint
+    [recovery] = job.result()["recoveries"]
+    assert (recovery["rank"], recovery["role"], recovery["view"]) == (dead, "server", None)
+
+    with Generation(generations(job.run)[0]) as generation:
+        done = generation.progress
+    passes = done["epochs"] + 3
+    again: Started = run(f"algorithm.passes={passes}", "--resume", *changes)
+    assert again.end() == 0, again.said
+    assert "resumed from" in again.notes()
+    assert done["examples"] + again.result()["examples"] == passes * TRAIN_ROWS
+
+
+@pytest.mark.usefixtures("needs_ulfm")
+def test_a_program_in_lock_step_ends_when_no_spare_is_left_to_run_it_again(run: Start) -> None:
+    job: Started = run(FOREVER, "roles.workers=2", "algorithm.solver=block", "tables.w.kind=dense", "tables.w.rows=20001")
+    job.until(lambda: job.events("report"), "the first pass")
+    kill(job.pid_of("worker"))
+    assert job.end(SOON) == 1, job.said
+    assert "(worker" in job.complaint
+    assert "no spare is left to run its program again" in job.complaint
 
 
 @pytest.mark.usefixtures("needs_ulfm")

@@ -28,7 +28,7 @@ from mpips.scheduler import requests
 from mpips.scheduler.view import Roles, View
 from mpips.worker.worker import Worker
 from tests.recovery import invariants
-from tests.recovery.schedules import Schedule
+from tests.recovery.schedules import Schedule, simpler
 from tests.simulated import FAST, PLACES, SMALL, SimulatedJob, libsvm, rest, table
 
 LIMIT = 40.0  # simulated seconds, many times what a job takes that goes on
@@ -49,7 +49,6 @@ class Violation(AssertionError):
 
 # --- the jobs: `run` is a worker's program, `due` what the tables hold in the end, and `steps` what every copy's clock
 # must know at least: by table and identity, for each position the last push that has changed it
-
 
 
 class Programs:
@@ -109,7 +108,6 @@ class Programs:
                     found[name][np.asarray(keys, np.int64)] += 1
         return found
 
-
     @classmethod
     def steps(cls, course: "Course") -> Steps:
         found: Steps = {}
@@ -153,7 +151,6 @@ class LockStep:
     def due(cls, course: "Course") -> Values:
         return undisturbed(course.schedule.job, course.schedule.workers, 0, course.folder)
 
-
     @classmethod
     def steps(cls, course: "Course") -> Steps:
         return {(1, identity): np.full(cls.tables[1].positions, STEPS) for identity in course.job.view.workers}
@@ -183,7 +180,6 @@ class Batches:
     @classmethod
     def due(cls, course: "Course") -> Values:
         return undisturbed(course.schedule.job, 1, course.schedule.data_servers, course.folder)
-
 
     @classmethod
     def steps(cls, course: "Course") -> Steps:
@@ -431,3 +427,16 @@ class Course:
                 saved = generation.dense("w", 0, FEATURES)[0]
             if not np.array_equal(saved, self.held["w"]):
                 self.problems.append("the last checkpoint holds something else than the tables")
+
+
+def shrink(schedule: Schedule, folder: Path) -> Schedule:
+    """A schedule as simple as may be in which something does not hold either."""
+    while True:
+        for simple in simpler(schedule):
+            try:
+                Course(simple, folder).run()
+            except Violation:
+                schedule = simple
+                break
+        else:
+            return schedule

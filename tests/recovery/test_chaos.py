@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from tests.recovery import chaos
 from tests.recovery.chaos import Course, Violation, shrink
 from tests.recovery.schedules import Schedule, draw
 
