@@ -94,6 +94,7 @@ class Rank:
         self._server: Server | None = None
         self._data_server: DataServer | None = None
         self._worker: Worker | None = None
+        self._conductor: Conductor | None = None
         self._to_run: Worker | None = None
         fabric.on(Stop, self._stopped)
         fabric.on(NewView, self._viewed)
@@ -135,7 +136,8 @@ class Rank:
         self._take_roles()
         self._line.tell(Hello(socket.gethostname(), os.getpid()))
         if self._desk is not None and plan.conduct is not None:
-            self._conduct(plan.conduct, self._desk, Conductor(self._issued, self.view))
+            self._conductor = Conductor(self._issued, self.view)
+            self._conduct(plan.conduct, self._desk, self._conductor)
         while self._stop is None:
             self._serve()
             if self._to_run is not None:
@@ -194,9 +196,12 @@ class Rank:
             raise SentAway(f"rank {self._fabric.rank} was taken for dead")
         self.view = new
         self._fabric.ignored |= set(new.lost)
+        if set(new.lost) - set(old.lost) - self._fabric.lost:
+            self._fabric.space.keep()
         if new.scheduler != old.scheduler:
             self._line.lead_to(new.scheduler)
-        for role in (self._server, self._data_server, self._worker, self._desk):
+        self._issued.viewed(new.lost)
+        for role in (self._server, self._data_server, self._worker, self._desk, self._conductor):
             if role is not None:
                 role.viewed(old, new)
         self._take_roles()
@@ -286,6 +291,8 @@ class Rank:
     # --- death of others --------------------------------------------------------------------------------------------
 
     def _lost(self, rank: int) -> None:
+        if self._fabric.lost.issuperset(self.view.lost):
+            self._fabric.space.release()
         if self._desk is not None and self._stop is None:
             self._desk.lost(rank)
 

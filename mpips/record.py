@@ -43,6 +43,7 @@ class Record:
     def __init__(self, run: Path | None, fresh: bool = True) -> None:
         self._run = run
         self._unwritten = ""
+        self._end = 0  # of the log, when this rank wrote last
         self._complained = False
         if run is not None and fresh:
             try:
@@ -98,14 +99,23 @@ class Record:
         return list(found.values())
 
     def event(self, event: dict[str, Any], number: int | None = None) -> None:
-        """Append an event, with the time, and its number if it has one."""
+        """Append an event, with the time, and its number if it has one.
+
+        A scheduler that was only taken for dead may write for a moment after its successor has begun to: an event whose
+        number is written already is left out.
+        """
         if self._run is None:
             return
         numbered = {} if number is None else {"number": number}
-        self._unwritten += json.dumps({"time": round(time.time(), 3), **event, **numbered}) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), **event, **numbered}) + "\n"
+        self._unwritten += line
         try:
             with (self._run / EVENTS).open("a", encoding="utf-8") as file:
+                if number is not None and file.tell() != self._end and number <= self.last_event():
+                    self._unwritten = self._unwritten.removesuffix(line)
+                    return
                 file.write(self._unwritten)
+                self._end = file.tell()
             self._unwritten = ""
         except OSError as error:
             self._complain(error)

@@ -56,3 +56,14 @@ def test_a_job_without_a_run_folder_records_nothing():
     record = Record(None)
     record.event({"event": "start"}, 1)
     assert (record.last_event(), record.recoveries(), record.ended) == (0, [], False)
+
+
+def test_an_event_that_another_scheduler_has_written_is_left_out(tmp_path):
+    mistaken = Record(tmp_path)
+    mistaken.event({"event": "start"})
+    mistaken.event({"event": "training"}, 1)
+    successor = Record(tmp_path, fresh=False)
+    for record, number in ((successor, 2), (successor, 3), (mistaken, 2), (mistaken, 3), (mistaken, 4), (successor, 4)):
+        record.event({"event": "note"}, number)
+    numbers = [json.loads(line).get("number") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert numbers == [None, 1, 2, 3, 4]

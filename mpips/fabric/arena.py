@@ -29,6 +29,8 @@ class Allocator:
         self._starts = [0]
         self._sizes = [size & -ALIGN]
         self._taken: dict[int, int] = {}
+        self._kept: set[int] = set()
+        self._given_back: set[int] = set()  # of those that are kept
 
     def allocate(self, size: int) -> int:
         """Offset (a multiple of 64) of `size` fresh bytes; their content is whatever was there.
@@ -57,6 +59,12 @@ class Allocator:
 
     def free(self, offset: int) -> None:
         """Give back what `allocate` handed out at this offset."""
+        if offset in self._kept:
+            self._kept.remove(offset)
+            self._given_back.add(offset)
+            return
+        if offset in self._given_back:
+            raise KeyError(offset)
         size = self._taken.pop(offset)
         self.used -= size
         i = bisect.bisect_left(self._starts, offset)
@@ -68,3 +76,16 @@ class Allocator:
         else:
             self._starts.insert(i, offset)
             self._sizes.insert(i, size)
+
+    def keep(self) -> None:
+        """Hand nothing out again that is handed out now, also when it is given back, until `release`: someone who may
+        come back one day may read it then.
+        """
+        self._kept |= self._taken.keys() - self._given_back
+
+    def release(self) -> None:
+        """What was given back meanwhile is free."""
+        self._kept.clear()
+        given_back, self._given_back = self._given_back, set()
+        for offset in sorted(given_back):
+            self.free(offset)

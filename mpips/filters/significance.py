@@ -93,6 +93,11 @@ class Significance(Filter[SignificanceParameters]):
         order = np.argsort(keys)
         return keys[order], updates[order]
 
+    def hold_back(self, keys: Array, updates: Array) -> None:
+        """On a push, hold these back, too: keys (n,) uint64, each once, and updates (n, width)."""
+        places = self._store.add(keys)
+        self._store.rows[places] += updates
+
     def forget(self) -> None:
         """On a pull, begin again with all values, whatever the peer has got; on a push, what is held back stays so."""
         if self.setting.direction == "pull":

@@ -121,18 +121,19 @@ def apply_range(rule, words, header, values, state, updates):
 
 
 @njit(nogil=True, cache=True)
-def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots):
+def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots, shards):
     """Apply `updates` (n, width·inputs) to the rows `keys` (n,), sorted by shard, of a dense table; `headers` is the
-    word of its first header.
+    word of its first header, `shards` how many it has.
 
-    Returns how many were applied: all, unless a shard is not held here.
+    Returns how many were applied: all, unless a shard is not held here, or not the table's: a server that was taken for
+    dead may read what is no key any more.
     """
     mask = np.uint64((np.int64(1) << bits) - 1)
     i = 0
     while i < keys.size:
         shard = np.int64(keys[i] >> np.uint64(bits))
         header = headers + shard * WORDS
-        if words[header + LOCATION] == 0:
+        if shard < 0 or shard >= shards or words[header + LOCATION] == 0:
             return i
         end = i + np.searchsorted(keys[i:], np.uint64(shard + 1) << np.uint64(bits))
         values = block_of(words[header + LOCATION]) // cells.itemsize

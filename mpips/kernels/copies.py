@@ -23,6 +23,8 @@ def group_starts(keys, dense, bits, shards, starts):
     for i in range(keys.size):
         shard = shard_of(keys[i], dense, bits)
         if count == 0 or shards[count - 1] != shard:
+            if count == shards.size:  # not grouped by shard
+                break
             shards[count] = shard
             starts[count] = i
             count += 1
@@ -85,13 +87,15 @@ def pack(
 
 
 @njit(nogil=True, cache=True)
-def write_dense(words, cells, headers, keys, bits, width, slots, values, state):
-    """The way back."""
+def write_dense(words, cells, headers, keys, bits, width, slots, shards, values, state):
+    """The way back, up to the first key that is not of one of the `shards` held here; returns how many were written."""
     mask = np.uint64((np.int64(1) << bits) - 1)
     i = 0
     while i < keys.size:
         shard = np.int64(keys[i] >> np.uint64(bits))
         header = headers + shard * WORDS
+        if shard < 0 or shard >= shards or words[header + LOCATION] == 0:
+            return i
         end = i + np.searchsorted(keys[i:], np.uint64(shard + 1) << np.uint64(bits))
         first = block_of(words[header + LOCATION]) // cells.itemsize
         words[header + VERSION] += 1
@@ -106,3 +110,4 @@ def write_dense(words, cells, headers, keys, bits, width, slots, values, state):
         release()
         words[header + VERSION] += 1
         i = end
+    return keys.size

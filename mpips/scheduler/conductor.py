@@ -20,6 +20,10 @@ class Conductor:
         self._issued = issued
         self._view = view
 
+    def viewed(self, old: View, new: View) -> None:
+        """There is a new view: groups may be of other ranks."""
+        self._view = new
+
     def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:
         """Have every rank of a group run a registered function (`mpips.function`).
 

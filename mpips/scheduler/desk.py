@@ -6,6 +6,7 @@ anyone has seen of the scheduler, its successor knows where it came from.
 
 import platform
 from collections import deque
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -42,6 +43,12 @@ from mpips.scheduler.startup import Resume
 from mpips.scheduler.view import View
 
 PACKAGES = ("mpips", "mpi4py", "numpy", "numba", "h5py")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what the job runs on; looking them up takes milliseconds."""
+    return {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()}
 
 
 class ResumeError(Error, OSError):
@@ -313,8 +320,7 @@ class Desk:
             "traffic": self._traffic(),
             "recoveries": self._record.recoveries(),
             "versions": {
-                **{name: version(name) for name in PACKAGES},
-                "python": platform.python_version(),
+                **_versions(),
                 "mpi": self._mpi,
             },
         }

@@ -97,7 +97,7 @@ class Shards:
                     self._loops.rows(*shape[:4], no_keys, rows, no_rows, *sizes)
                     self._resolved.rows(no_keys)
                 return
-            self._loops.dense(*shape, spec.slots)
+            self._loops.dense(*shape, spec.slots, spec.shards)
             state = self._cells[:0].reshape(0, spec.slots)
             self._loops.range(self._rule, self._words, self._headers, self._cells[:0], state, no_rows.reshape(-1))
         except NumbaError as error:
@@ -245,6 +245,7 @@ class Shards:
                 self._bits,
                 spec.width,
                 spec.slots,
+                spec.shards,
             )
             if done < keys.size:
                 raise NotHeld(f'table "{spec.name}": row {keys[done]} is not held here')
@@ -431,14 +432,17 @@ class Shards:
 
         Raises
         ------
+        NotHeld
+            when a dense shard is not here.
         ArenaFull
             when a sparse table can't grow.
         """
         spec = self.spec
         if spec.kind == "dense":
-            write_dense(
-                self._words, self._cells, self._headers, keys, self._bits, spec.width, spec.slots, values, state
-            )
+            memory, sizes = (self._words, self._cells, self._headers), (spec.width, spec.slots, spec.shards)
+            done = write_dense(*memory, keys, self._bits, *sizes, values, state)
+            if done < keys.size:
+                raise NotHeld(f'table "{spec.name}": row {keys[done]} is not held here')
         else:
             self.load(iter([(keys, values, state)]))
 

@@ -2,6 +2,6 @@
 
 from mpips.tasks.issued import Issued
 from mpips.tasks.received import Received
-from mpips.tasks.task import Task, TaskCycle, TaskRefused, UnknownTask
+from mpips.tasks.task import Task, TaskCycle, TaskLost, TaskRefused, UnknownTask
 
-__all__ = ["Issued", "Received", "Task", "TaskCycle", "TaskRefused", "UnknownTask"]
+__all__ = ["Issued", "Received", "Task", "TaskCycle", "TaskLost", "TaskRefused", "UnknownTask"]

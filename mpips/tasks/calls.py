@@ -123,7 +123,7 @@ def call(
     Returns
     -------
     Task
-        whose result is the list of replies, in the order of `ranks`.
+        whose result is the list of replies, in the order of `ranks`. It fails when one of them dies before it replies.
     """
     task: Task[list[Any]] = Task(issued, f'function "{name}" on ranks {", ".join(map(str, ranks))}')
     replies: dict[int, Any] = {}
@@ -138,7 +138,7 @@ def call(
             task.finish([replies.get(rank) for rank in ranks])
 
     if ranks:
-        issued.issue(task, ranks, send, after, replied)
+        issued.issue(task, ranks, send, after, replied, personal=True)
     else:
         issued.when(task, lambda: task.finish([]), after)
     return task

@@ -11,7 +11,7 @@ from mpips.fabric import ArenaFull, Fabric
 from mpips.messages import CallReply, PullReply, PushReply, Refused, ShardsReply, SumReply, Taken
 from mpips.tasks.afterwards import Afterwards
 from mpips.tasks.lane import Lane
-from mpips.tasks.task import Task, TaskRefused, UnknownTask
+from mpips.tasks.task import Task, TaskLost, TaskRefused, UnknownTask
 
 T = TypeVar("T")
 Answer = PushReply | PullReply | ShardsReply | CallReply | SumReply
@@ -37,6 +37,8 @@ class Issued:
         self._withdrawn: dict[
             int, tuple[set[int], OnReply]
         ] = {}  # by time: whose answers may still come, who takes them
+        self._personal: set[Task[Any]] = set()  # those of the open ones that nobody but their peers can do
+        self._lost: set[int] = set()  # ranks that no view gives anything to do any more
         for kind in (PushReply, PullReply, ShardsReply, CallReply, SumReply):
             fabric.on(kind, self._answered)
         fabric.on(Refused, self._refused)
@@ -81,6 +83,7 @@ class Issued:
         after: Iterable[Task[Any]] = (),
         on_reply: OnReply | None = None,
         lane: Lane | None = None,
+        personal: bool = False,
     ) -> None:
         """Send a task to its peers, once what it comes after is finished, or the peers can see to that.
 
@@ -89,10 +92,14 @@ class Issued:
         send : sends the messages, given the task's time and the times of the tasks that it comes after.
         on_reply : takes each peer's reply, and calls `received` when it has read it; None: a reply is enough.
         lane : tasks of one lane are sent in the order in which they were issued.
+        personal : whether no other rank can do what a peer that dies has left; then the task fails.
         """
         task.on_reply = on_reply
         task.before = self.known(after)
         asked = set(peers)
+        if personal:
+            self._personal.add(task)
+            task.on_end(lambda: self._personal.discard(task))
         if not task.before and (lane is None or not lane.queue):
             self._go(task, asked, send)
             return
@@ -123,6 +130,21 @@ class Issued:
         task.time, task.sent, task.asked, task.peers = self._time, True, asked, set(asked)
         self._open[task.time] = task
         send(task.time, [other.time for other in task.before if not other.finished])
+        if task in self._personal and asked & self._lost:
+            self._fail(task)
+
+    def viewed(self, lost: Iterable[int]) -> None:
+        """These ranks are dead: what only they could do fails."""
+        self._lost = set(lost)
+        for task in [task for task in self._open.values() if task in self._personal and task.peers & self._lost]:
+            self._fail(task)
+
+    def _fail(self, task: Task[Any]) -> None:
+        """Of a task's peers some are dead, and nobody replies in their place."""
+        for rank in sorted(task.peers & self._lost):
+            task.fail(TaskLost(f"rank {rank} died before it had done task {task.time}, {task.what}"))
+            if self.received(task, rank):
+                task.finish(None)
 
     def room(self, size: int) -> int:
         """Offset of `size` bytes in the own arena; waits for tasks to end while it is full.

@@ -22,6 +22,10 @@ class TaskRefused(Error, RuntimeError):
     """Another rank would not do a task; the text has its reason."""
 
 
+class TaskLost(Error, ConnectionError):
+    """A rank is dead that a task was asked of, and nobody else can do it; the text names the rank."""
+
+
 class TaskCycle(Error, ValueError):
     """A task would have to wait for itself."""
 
@@ -103,6 +107,8 @@ class Task(Generic[T]):
             when one of those ranks is dead.
         TaskRefused
             when one of them would not do it.
+        TaskLost
+            when one of them has died, and no other can do its part.
         """
         if not self._finished:
             self._issued.fabric.wait(lambda: self._finished, self.missing, lambda: self._missing_peers(), timeout)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.kernels.gather import check_keys
-from mpips.kernels.partition import group
+from mpips.kernels.partition import group, positions
 from mpips.table import TableSpec
 
 Array = np.ndarray[Any, Any]
@@ -80,6 +80,13 @@ class Placement:
             grouped = keys
         grouped.placement = self
         return grouped
+
+    def heads_of(self, keys: Array) -> Array:
+        """The server of each key (n,) uint64, as (n,) int64."""
+        dense, bits = self._spec.kind == "dense", self._spec.shard_bits
+        shards = positions(keys, dense, bits) >> (bits if dense else 0)
+        heads: Array = np.array(self.servers, np.int64)[self._server_of[shards]]
+        return heads
 
     def changed_from(self, other: "Placement") -> set[int]:
         """The servers that have other shards here than in another placement."""

@@ -12,8 +12,10 @@ from mpips.filters.of_table import chain_of, kkt_of
 from mpips.messages import Coded, Traffic
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
+from mpips.worker.keys import Placement
 
 Array = np.ndarray[Any, Any]
+TO_SERVERS: tuple[Direction, ...] = ("push", "request")  # answers are all decoded, also those that come too late
 
 
 class Laid(NamedTuple):
@@ -64,11 +66,25 @@ class Outgoing:
             self._chains[server, direction] = found
         return found
 
-    def forget(self, servers: Iterable[int]) -> None:
-        """Begin again with these servers: what was encoded last for them has not been taken, or they are dead."""
-        for (server, _), chain in self._chains.items():
-            if server in servers:
-                chain.forget()
+    def viewed(self, placement: Placement, servers: Iterable[int]) -> None:
+        """Begin again with these servers, which have other shards now or are dead: they may not take what was encoded
+        last for them. What was held back for their shards is held back for those that have them.
+        """
+        for server in servers:
+            for direction in TO_SERVERS:
+                if (server, direction) in self._chains:
+                    self._chains[server, direction].forget()
+        held_back = [
+            self._chains[server, "push"]["significance"].held_back()
+            for server in servers
+            if (server, "push") in self._chains and "significance" in self._chains[server, "push"]
+        ]
+        if not held_back:
+            return
+        keys, updates = (np.concatenate(parts) for parts in zip(*held_back, strict=True))
+        heads = placement.heads_of(keys)
+        for head in np.unique(heads).tolist():
+            self.chain(head, "push")["significance"].hold_back(keys[heads == head], updates[heads == head])
 
     def lay(self, task: Task[Any], direction: Direction, parts: dict[int, tuple[Array, Array]]) -> dict[int, Laid]:
         """Pack what goes to each server, keys (n,) and values (n, width), and lay it into the arena until the task is

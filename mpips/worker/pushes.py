@@ -387,7 +387,7 @@ class Pushes:
     def viewed(self, placement: Placement, changed: set[int]) -> None:
         """Take another placement: what went to servers that have other shards now goes to those that have them."""
         self._placement = placement
-        self._outgoing.forget(changed)
+        self._outgoing.viewed(placement, sorted(changed))
         for sending in self._made:
             if sending.task.time and not sending.task.finished:
                 after = [other.time for other in sending.task.before if not other.finished]

@@ -59,6 +59,25 @@ def test_a_full_arena_says_how_much_of_what_is_in_use_and_what_to_do():
     )
 
 
+def test_what_is_kept_is_not_handed_out_again_before_it_is_released():
+    space = Allocator(1024)
+    first, second, third = (space.allocate(256) for _ in range(3))
+    space.free(first)
+    space.keep()
+    space.free(second)
+    assert space.allocate(256) == first
+    assert space.allocate(256) not in (second, third)
+    with pytest.raises(ArenaFull):
+        space.allocate(256)
+    with pytest.raises(KeyError):
+        space.free(second)
+    space.keep()
+    space.release()
+    assert space.allocate(256) == second
+    space.free(third)
+    assert space.allocate(256) == third
+
+
 def test_a_stretch_that_was_not_handed_out_can_not_be_freed():
     space = Allocator(4096)
     offset = space.allocate(64)

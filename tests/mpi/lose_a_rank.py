@@ -1,4 +1,4 @@
-"""A job under mpirun, one rank of which kills itself in its midst: lose_a_rank.py RANK SECONDS PLACE."""
+"""A job under mpirun, of which a rank that nobody can replace kills itself: lose_a_rank.py RANK SECONDS PLACE."""
 
 import os
 import signal
@@ -31,6 +31,7 @@ mpips.run(
     [mpips.TableSpec(name="w", rows=10_000)],
     roles=mpips.Roles(servers=1, workers=2),
     delay=4,
+    conduct=(lambda conductor: None) if victim == 0 else None,  # a scheduler that runs a program has no standby
     memory=mpips.Memory(server=1 << 22, worker=1 << 22),
     separate_nodes=place == "nodes of their own",
 )

@@ -34,8 +34,9 @@ from tests.simulated import FAST, PLACES, SMALL, SimulatedJob, libsvm, rest, tab
 LIMIT = 40.0  # simulated seconds, many times what a job takes that goes on
 SEEN = 0.1  # seconds until the last death is known
 LOOKS = 0.02  # seconds between two looks for requests for another size; fewer than in earnest would cost too much time
-TURNS, STEPS = 10, 8
-ROWS, FEATURES, PASSES, EVERY = 150, 40, 2, 5
+TURNS, STEPS = 7, 6
+ROWS, FEATURES, PASSES, EVERY = 100, 40, 2, 5
+PAUSE = 4e-3  # seconds that a worker does something else
 TRAIN = ROWS - ROWS // EVERY
 OWN = 8  # rows of the table "counts" that only one worker pushes to
 
@@ -97,7 +98,7 @@ class Programs:
                 for key in keys:
                     if key in own:
                         due[int(key) - own.start] += 1
-            rest(worker._fabric, 3e-3)
+            rest(worker._fabric, PAUSE)
 
     @classmethod
     def due(cls, course: "Course") -> Values:
@@ -141,11 +142,11 @@ class LockStep:
             rng = np.random.default_rng((step, worker.index))
             rows = worker.table("w").pull(range(10, 140)).wait()
             worker.table("w").push(range(10, 140), rows + rng.normal(size=rows.shape))
-            rest(worker._fabric, 3e-3)
+            rest(worker._fabric, PAUSE)
             mine = keys[rng.random(keys.size) < 0.5]
             pulled = worker.table("v").pull(mine).wait()
             worker.table("v").push(mine, pulled + rng.normal(size=pulled.shape))
-            rest(worker._fabric, 3e-3)
+            rest(worker._fabric, PAUSE)
 
     @classmethod
     def due(cls, course: "Course") -> Values:
@@ -165,7 +166,7 @@ class Batches:
     def run(cls, course: "Course", worker: Any) -> None:
         class Count:
             def train(self, batch: Any) -> float:
-                rest(worker._fabric, 3e-3)
+                rest(worker._fabric, PAUSE)
                 worker.table("rows").push([0], [float(len(batch))])
                 occurrences = np.bincount(batch.indices, minlength=batch.keys.size)
                 worker.table("w").push(batch.keys, occurrences.astype(float))
@@ -246,10 +247,9 @@ class Course:
             announce(rank)
 
         self.simulation._announce = note  # type: ignore[method-assign]
+        own = {"scale": self._scale, "kill_heir": self._kill_heir, "mistake": self._mistake}
         for name, *arguments in schedule.faults:
-            {"scale": self._scale, "kill_heir": self._kill_heir}.get(name, getattr(self.simulation, name, None))(
-                *arguments
-            )
+            (own.get(name) or getattr(self.simulation, name))(*arguments)
 
     def _plan(self) -> Plan:
         schedule, kind = self.schedule, self._kind
@@ -307,6 +307,19 @@ class Course:
             return [rank for rank in self.living if view.role(rank) not in (first.role(rank), "spare")]
 
         self.simulation.kill_one(heirs, at)
+
+    def _mistake(self, rank: int, at: float, seconds: float) -> None:
+        """Have a rank taken for dead that is not; a server dies, as it may not outlive that it reads what others have
+        given back.
+        """
+
+        def strike() -> None:
+            if rank in self.view.servers:
+                self.simulation.kill(rank, at)
+            else:
+                self.simulation.mistake(rank, at, seconds)
+
+        self.simulation._fault(at, strike)
 
     # --- as it is ---------------------------------------------------------------------------------------------------
 

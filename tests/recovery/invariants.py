@@ -2,6 +2,7 @@
 it does not.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 
 from mpips.scheduler.chains import chains_of
 from mpips.scheduler.view import MAIN, View
-from mpips.server.replication import Replication
 from mpips.server.server import Server
 from mpips.server.shards import Shards
 from tests.simulated import SimulatedJob
@@ -206,8 +206,8 @@ def of_ends(
     servers = servers_of(job, view)
     match kind:
         case "no copy is left":
-            settled = [rank for rank in view.ring.values() if rank in living and rank in servers]
-            if settled and all(_holds(servers, settled, table) for table in range(len(servers[settled[0]].tables))):
+            tables = max((len(server.tables) for server in servers.values()), default=0)
+            if tables and all(_whole(servers, view, living, table) for table in range(tables)):
                 yield f"{reason}: but there is a copy of every shard"
         case "no server is left":
             if any(rank in living for rank in (*view.servers, *view.spares)):
@@ -220,17 +220,14 @@ def of_ends(
             if any(view.role(rank) == "spare" for rank in living):
                 yield f"{reason}: but there is one"
         case "(scheduler) died":
-            times = [gone.get(rank) for rank in (view.scheduler, *view.standbys)]
-            if None in times or max(times) - min(times) > patience:
-                yield f"{reason}: but scheduler and standbys {view.standbys} were gone at {times}"
+            died = gone.get(view.scheduler, math.inf)
+            if not any(abs(at - died) <= patience for rank, at in gone.items() if rank != view.scheduler):
+                yield f"{reason}: but no standby was gone at {died}: {gone}"
         case _:
             yield f"the job ended: {reason}"
 
 
-def _holds(servers: dict[int, Server], ranks: list[int], table: int) -> bool:
-    """Whether there is a copy of every shard of a table."""
-    replications: list[Replication] = [servers[rank]._replication for rank in ranks]
-    return all(
-        any(shard in each.tables[table].shards.held and (table, shard) not in each._missing for each in replications)
-        for shard in range(replications[0].tables[table].shards.spec.shards)
-    )
+def _whole(servers: dict[int, Server], view: View, living: list[int], table: int) -> bool:
+    """Whether a server that is known to have it lives for every shard of a table."""
+    spec = next(server for server in servers.values() if server.tables).tables[table].spec
+    return all(set(chain.servers[: chain.copies]) & set(living) for chain in chains_of(view, spec).chains)

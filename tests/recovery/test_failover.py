@@ -24,7 +24,7 @@ def counting(worker):
                 due[name][lo : lo + 500] += 1
         if rng.random() < 0.3:
             worker.settle()
-            worker.tables["d"].pull(range(0, 10)).wait()
+            worker.tables["d"].pull(range(10)).wait()
     worker.settle()
     return {name: counts.tolist() for name, counts in due.items()}
 
@@ -38,7 +38,7 @@ def reader(worker):
     found = {}
     for name, pulled in worker.tables.items():
         if pulled.spec.kind == "dense":
-            found[name] = pulled.pull(range(0, pulled.spec.rows)).wait().tolist()
+            found[name] = pulled.pull(range(pulled.spec.rows)).wait().tolist()
         else:
             keys, values = pulled.pull(slice(None)).wait()
             whole = np.zeros(pulled.spec.rows)
@@ -60,9 +60,7 @@ def check(job):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_server_dies_and_its_replica_goes_on(place, seed):
     ranks = 1 + 3 + 2
-    plan = program_plan(
-        reader, table("d"), table("s", kind="sparse"), roles=Roles(servers=3, workers=2), replicas=1
-    )
+    plan = program_plan(reader, table("d"), table("s", kind="sparse"), roles=Roles(servers=3, workers=2), replicas=1)
     job = SimulatedJob(plan, PLACES[place](ranks), seed)
     job.simulation.kill(job.view.servers[seed % 3], 1e-3 * (1 + seed))
     job.run()

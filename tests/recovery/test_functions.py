@@ -4,8 +4,9 @@ import numba
 import numpy as np
 import pytest
 
-from mpips import shard_function
+from mpips import function, shard_function
 from mpips.scheduler.view import Roles
+from mpips.tasks import TaskLost
 from tests.recovery.test_lock_step import beyond, contents
 from tests.simulated import FAST, PLACES, SimulatedJob, program_plan, table
 
@@ -82,6 +83,48 @@ def test_functions_that_write_count_once_and_in_their_order(place, replicas, rng
     dense, sparse, sums = due()
     assert job.outcome.results == [sums, sums]
     found = contents(job)
-    assert np.concatenate([part for (name, _), part in sorted(found.items()) if name == "d"])[:, 0].tolist() == dense.tolist()
+    assert (
+        np.concatenate([part for (name, _), part in sorted(found.items()) if name == "d"])[:, 0].tolist()
+        == dense.tolist()
+    )
     rows = sorted(row for (name, _), part in found.items() if name == "s" for row in part)
     assert [value for _, (value,) in rows] == sparse.tolist()
+
+
+@function
+def reply_late(role, argument):
+    """On all workers but the first, replies when that one has pushed, too: never."""
+    return role.table("slow").push([0], [1.0]) if argument is None and role.index > 0 else argument
+
+
+def test_a_call_to_a_rank_that_dies_fails_and_names_it(seed):
+    """Calls to others go on, and so do calls to whoever has its place."""
+    found = {}
+
+    def caller(worker):
+        if worker.index > 0:
+            worker.idle(lambda: "over" in found, timeout=30)
+            return
+        task = worker.call("workers", "reply_late")
+        after = worker.call("workers", "reply_late", 5, after=[task])
+        with pytest.raises(TaskLost) as caught:
+            task.wait()
+        with pytest.raises(TaskLost):
+            after.wait()
+        found["error"] = str(caught.value)
+        found["over"] = worker.call("workers", "reply_late", 7).wait()
+        worker.table("slow").settle()
+
+    plan = program_plan(
+        caller,
+        table("slow", rows=10, aggregate=True),
+        roles=Roles(servers=1, data_servers=0, workers=2, spares=1),
+    )
+    job = SimulatedJob(plan, PLACES["nodes of their own"](5), seed)
+    victim = job.view.workers[1]
+    job.simulation.kill(victim, 0.02)
+    job.run(limit=200)
+    assert job.outcome.exit == "finished", job.outcome.reason
+    assert f"rank {victim} died" in found["error"]
+    assert "reply_late" in found["error"]
+    assert found["over"] == [7, 7]

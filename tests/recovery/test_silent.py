@@ -10,6 +10,7 @@ from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.scheduler.chains import chains_of
 from mpips.scheduler.succession import with_standbys
 from mpips.scheduler.view import Roles
+from tests.recovery.test_failover import check, reader
 from tests.simulated import PLACES, SLOW, SimulatedJob, libsvm, program_plan, table
 
 ROWS, PASSES = 800, 3
@@ -126,6 +127,22 @@ def test_a_server_without_whose_shards_the_job_can_not_go_on_is_waited_for(spec,
     job.run(LIMIT)
     assert {outcome.exit for outcome in job.outcomes} == {"finished"}
     counted(job)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("place", PLACES)
+def test_who_comes_back_finds_what_it_has_yet_to_read_as_it_was(place, seed, capsys):
+    """Pushes and changes that came before it fell silent lie in arenas whose ranks go on without it."""
+    plan = program_plan(
+        reader, table("d"), table("s", kind="sparse"),
+        roles=Roles(servers=3, workers=3), replicas=1, patience=0.05,
+    )  # fmt: skip
+    job = SimulatedJob(plan, PLACES[place](7), seed, latency=(1e-4, 1e-3))
+    job.simulation.pause(job.view.servers[seed % 3], 0.01 * (2 + seed), 0.2)
+    job.run(LIMIT)
+    check(job)
+    assert [outcome.exit for outcome in job.outcomes].count("lost") == 1
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
