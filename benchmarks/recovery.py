@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,16 +63,21 @@ class Kill(NamedTuple):
 
 
 class Job:
-    """A job under `mpips run`, in a folder of its own. A context manager that ends it."""
+    """A job under `mpips run`, with values set, in a folder of its own. A context manager that ends it.
 
-    def __init__(self, number: int) -> None:
+    Attributes
+    ----------
+    run : its run folder.
+    events : those so far.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mpips-recovery-"))
-        run = self.folder / "run"
-        self._ranks = run / "ranks.json"
-        self._metrics = Metrics(run / "metrics.jsonl")
+        self.run = self.folder / "run"
+        self._metrics = Metrics(self.run / "metrics.jsonl")
         self.events: list[dict[str, Any]] = []
         command = [sys.executable, "-c", "from mpips.cli import main; main()", "run", str(JOB)]
-        for name, value in {**SETTINGS, "data.seed": number + 1, "checkpoint.folder": run}.items():
+        for name, value in {**settings, "checkpoint.folder": self.run}.items():
             command += ["--set", f"{name}={value}"]
         with (self.folder / "said").open("w") as said:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -92,6 +97,14 @@ class Job:
         """What `mpips run` has said."""
         return (self.folder / "said").read_text(errors="replace")
 
+    def ranks(self) -> list[dict[str, Any]]:
+        """Its ranks that live."""
+        return list(json.loads((self.run / "ranks.json").read_text()))
+
+    def runs(self) -> bool:
+        """Whether it is not over."""
+        return self._process.poll() is None
+
     def until(self, holds: Callable[[], object], seconds: float) -> bool:
         """Wait for something while the job runs; whether it came."""
         deadline = time.time() + seconds
@@ -99,7 +112,7 @@ class Job:
             self.events += self._metrics.new()
             if holds():
                 return True
-            if time.time() > deadline or self._process.poll() is not None:
+            if time.time() > deadline or not self.runs():
                 return False
             time.sleep(0.01)
 
@@ -110,7 +123,7 @@ class Job:
 
     def kill(self, role: str, choose: random.Random) -> Kill:
         """Kill a rank of a role, and wait until nothing is missing any more and the job has run for a while."""
-        ranks = [entry for entry in json.loads(self._ranks.read_text()) if entry["role"] == role]
+        ranks = [entry for entry in self.ranks() if entry["role"] == role]
         entry = choose.choice(ranks)
         known = {recovery.number for recovery in Recoveries(self.events).all()}
         killed = time.time()
@@ -154,8 +167,8 @@ def main() -> None:
     shares: list[float] = []
     jobs = failures = 0
     while len(kills) < given.kills and failures < MOST_FAILURES:
-        with Job(jobs) as job:
-            jobs += 1
+        jobs += 1
+        with Job(SETTINGS | {"data.seed": jobs}) as job:
             if not job.until(job.trains, START_SECONDS):
                 sys.exit(f"a job did not begin to train:\n{job.said()}")
             mine: list[Kill] = []

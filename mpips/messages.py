@@ -388,13 +388,19 @@ class KeysWanted(Message, frozen=True):
 
 class KeysGiven(Message, frozen=True):
     """Worker → server: `count` of the keys (uint64) of task `time` lie in my arena, and `left` more will follow when
-    you have said `Taken`.
+    you have said `KeysTaken`.
     """
 
     time: int
     count: int
     keys: int
     left: int
+
+
+class KeysTaken(Message, frozen=True):
+    """Server → worker: I have read the keys of task `time` that you have given me."""
+
+    time: int
 
 
 class CallShards(Message, frozen=True):

@@ -32,7 +32,7 @@ from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.tasks import Issued, Received
 from mpips.tasks.calls import Calls
-from mpips.worker.worker import Worker
+from mpips.worker.worker import TO_WORKERS, Leaves, Worker
 
 TURN = 1.0  # seconds between two spares that get ready: it takes a third of that from whoever shares the core
 PATIENCE = 1.0  # seconds for a standby that this rank has not heard of yet to say that it is the scheduler
@@ -204,6 +204,8 @@ class Rank:
         for role in (self._server, self._data_server, self._worker, self._desk, self._conductor):
             if role is not None:
                 role.viewed(old, new)
+        if self._fabric.rank in old.workers and self._fabric.rank not in new.workers:
+            self._leave_work()
         self._take_roles()
         self._line.tell(ViewTaken(new.number))
 
@@ -249,12 +251,34 @@ class Rank:
         program = self._plan.program if worker.group == MAIN else self._plan.groups[worker.group].program
 
         def run() -> None:
-            worker.wait_for_begin()
-            result = program(worker)
+            result = None
+            with contextlib.suppress(Leaves):
+                worker.wait_for_begin()
+                result = program(worker)
             worker.settle()
-            worker.finish(result)
+            if not worker.left:
+                worker.finish(result)
 
         self._guard(run)
+        if worker.left:
+            self._forget_worker()
+            self._take_roles()
+
+    def _leave_work(self) -> None:
+        """This rank is a worker no longer; perhaps it will be one again, even before its program has ended."""
+        self._early = [(source, message) for source, message in self._early if not isinstance(message, TO_WORKERS)]
+        if self._worker is not None and not self._worker.left:
+            self._worker.leave()
+            if not self._running:
+                self._forget_worker()
+
+    def _forget_worker(self) -> None:
+        """The program of a worker that has left is over, or had not begun."""
+        assert self._worker is not None
+        self._worker.close()
+        self._worker = self._to_run = None
+        self._calls.serve(self._server or self._data_server)
+        self._calls.begin()
 
     def _conduct(self, program: Callable[[Conductor], Any], desk: Desk, conductor: Conductor) -> None:
         """Run the scheduler's own program."""

@@ -29,6 +29,7 @@ class Allocator:
         self._starts = [0]
         self._sizes = [size & -ALIGN]
         self._taken: dict[int, int] = {}
+        self._first = 0
         self._kept: set[int] = set()
         self._given_back: set[int] = set()  # of those that are kept
 
@@ -56,6 +57,21 @@ class Allocator:
             f"{size:,} bytes wanted, {self.used:,} of the arena's {self.size:,} are in use"
             + (f": {self._remedy}" if self._remedy else "")
         )
+
+    def first(self, size: int) -> None:
+        """Take the first bytes of the arena for good; the same ones when it is asked again.
+
+        Raises
+        ------
+        ArenaFull
+            when the arena has less, or something else lies there.
+        """
+        if size <= self._first:
+            return
+        if self._starts[:1] != [0]:
+            raise ArenaFull(f"the first {size:,} bytes of the arena are wanted, but they are in use")
+        self.allocate(size)
+        self._first = size
 
     def free(self, offset: int) -> None:
         """Give back what `allocate` handed out at this offset."""

@@ -120,6 +120,11 @@ class Fabric(ABC):
         """Have `handler(source, message)` called for every message of this type."""
         self._handlers[kind] = handler
 
+    def off(self, *kinds: type[Message]) -> None:
+        """Handle messages of these types no longer: they are unknown again."""
+        for kind in kinds:
+            del self._handlers[kind]
+
     def send(self, dest: int, message: Message) -> None:
         """Send a message to a rank, this one included; returns at once."""
         if dest == self.rank:

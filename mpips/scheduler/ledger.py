@@ -118,11 +118,14 @@ class Ledger:
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
-    def next(self, worker: int, now: float) -> Workload | None:
-        """The next workload for a worker, or None while there is none to give; what a lost worker had comes first."""
-        return self._outstanding.again(worker, now) or self._fresh(worker, now)
+    def next(self, worker: int, now: float, identity: int | None = None) -> Workload | None:
+        """The next workload for a worker, or None while there is none to give; what a lost worker had comes first. It
+        counts as this identity's, or without one as the worker's own.
+        """
+        identity = worker if identity is None else identity
+        return self._outstanding.again(worker, now) or self._fresh(worker, identity, now)
 
-    def _fresh(self, worker: int, now: float) -> Workload | None:
+    def _fresh(self, worker: int, identity: int, now: float) -> Workload | None:
         if not self._queues:
             self._fill()
         if not self._queues:
@@ -138,7 +141,7 @@ class Ledger:
             del self._queues[part]
         if train:
             self._out += len(batches)
-        return self._outstanding.give(worker, self.epoch, train, part, batches, now)
+        return self._outstanding.give(worker, identity, self.epoch, train, part, batches, now)
 
     def late(self, worker: int, now: float) -> Late | None:
         """What runs late, handed out a second time to a worker for which there is nothing else."""
@@ -284,7 +287,7 @@ class Rounds:
             self.round += 1
             self._queue.extend(self._all)
             self._left = len(self._all)
-        return self._outstanding.give(worker, self.round, False, *self._queue.popleft(), now)
+        return self._outstanding.give(worker, worker, self.round, False, *self._queue.popleft(), now)
 
     def late(self, worker: int, now: float) -> Late | None:
         """As `Ledger.late`."""

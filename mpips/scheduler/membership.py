@@ -52,6 +52,7 @@ class Membership:
         self._drained: set[int] | None = None  # servers that rest, once they are asked to
         self._taken: set[int] = set()  # ranks that have this view
         self._release = False  # whether servers may hold shards that are others' now
+        self._identities = set(view.workers)  # that a worker ever had
 
     @property
     def settled(self) -> bool:
@@ -157,10 +158,12 @@ class Membership:
             spare, spares = view.spares[0], view.spares[1:]
             ranks[at] = spare
             if not replay:
-                identities[at] = spare
+                identities[at] = self._new_identity(view, spare)
             text = f"spare {spare} runs its program again" if replay else f"spare {spare} works in its place"
         else:
-            if replay and self._plan.on_worker_loss != "ignore":
+            if replay and self._plan.on_worker_loss == "redistribute":
+                raise BeyondRedundancy('no other can go on with its program; on_worker_loss = "replace" needs spares')
+            if replay and self._plan.on_worker_loss == "replace":
                 raise BeyondRedundancy("no spare is left to run its program again")
             spares = view.spares
             del ranks[at], identities[at]
@@ -169,6 +172,14 @@ class Membership:
             raise BeyondRedundancy("no worker is left")
         groups, of_group = view.groups | {group: ranks}, view.identities | {group: identities}
         return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+
+    def _new_identity(self, view: View, rank: int) -> int:
+        """For a rank that becomes a worker: its own number; or, since the steps of that are used up when it was one
+        before, one that no rank has.
+        """
+        identity = rank if rank not in self._identities else view.number * len(view.nodes) + rank
+        self._identities.add(identity)
+        return identity
 
     def _runs_program(self, group: str) -> bool:
         """Whether what the workers of a group do follows from their program, not from what they are handed."""
@@ -226,7 +237,7 @@ class Membership:
         text = f"{len(ranks)} to {count} workers"
         while len(ranks) < count:
             ranks.append(spares.pop(0))
-            identities.append(ranks[-1])
+            identities.append(self._new_identity(view, ranks[-1]))
         spares = sorted([*spares, *ranks[count:]])
         groups, of_group = view.groups | {MAIN: ranks[:count]}, view.identities | {MAIN: identities[:count]}
         return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text

@@ -23,7 +23,7 @@ class Late(NamedTuple):
 
 
 class Outstanding:
-    """A workload belongs to the worker that it was first given to, its identity, whoever does it.
+    """A workload belongs to the identity that it was first given to, whoever does it.
 
     The batches of an identity are counted, 1, 2, 3, …, and servers take the pushes of each only after those of the one
     before. So of the workloads of an identity only the first may be at another worker.
@@ -49,14 +49,16 @@ class Outstanding:
 
     # --- handing out ------------------------------------------------------------------------------------------------
 
-    def give(self, worker: int, epoch: int, train: bool, part: int, batches: list[int], now: float) -> Workload:
-        """Make a workload and hand it out."""
+    def give(
+        self, worker: int, identity: int, epoch: int, train: bool, part: int, batches: list[int], now: float
+    ) -> Workload:
+        """Make a workload and hand it out to a worker, whose pushes count as this identity's."""
         self._numbers += 1
-        first = self._counters.get(worker, 0) + 1
-        self._counters[worker] = first + len(batches) - 1
-        workload = Workload(self._numbers, epoch, train, part, batches, worker, first)
+        first = self._counters.get(identity, 0) + 1
+        self._counters[identity] = first + len(batches) - 1
+        workload = Workload(self._numbers, epoch, train, part, batches, identity, first)
         self._workloads[workload.number] = workload
-        self._lines.setdefault(worker, []).append(workload.number)
+        self._lines.setdefault(identity, []).append(workload.number)
         self._holders[workload.number] = []
         self._hold(worker, workload.number, now)
         return workload

@@ -117,7 +117,7 @@ class Work:
             return rounds.next(worker, now)
         if self._rows is not None and not self._rows.has_all(worker):
             return self._rows.next(worker, self._places.of(worker), now)
-        return ledger.next(worker, now) or (m.NoMoreWork() if ledger.over else None)
+        return ledger.next(worker, now, self._places.of(worker)) or (m.NoMoreWork() if ledger.over else None)
 
     def _late(self, ledger: Ledger, worker: int, now: float) -> m.Workload | None:
         """A workload that runs late, for a worker that would only wait."""

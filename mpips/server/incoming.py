@@ -15,7 +15,7 @@ from mpips.fabric import Fabric
 from mpips.filters import Chain, Direction, KeysMissing
 from mpips.filters.of_table import chain_of
 from mpips.kernels.partition import positions
-from mpips.messages import Coded, KeysGiven, KeysWanted, Pull, Push, Taken, Traffic
+from mpips.messages import Coded, KeysGiven, KeysTaken, KeysWanted, Pull, Push, Traffic
 from mpips.table import TableSpec
 
 Array = np.ndarray[Any, Any]
@@ -137,7 +137,7 @@ class Incoming:
         keys = np.empty(message.count, np.uint64)
 
         def arrived() -> None:
-            self._fabric.send(worker, Taken(message.time))
+            self._fabric.send(worker, KeysTaken(message.time))
             parts = self._parts.setdefault(worker, [])
             parts.append(keys)
             if message.left == 0:
@@ -172,6 +172,11 @@ class Incoming:
         self._parts.pop(rank, None)
         for known in [key for key in self._lists if key[0] == rank]:
             del self._lists[known]
+
+    def greet(self, worker: int) -> None:
+        """A rank has become a worker, perhaps once more: the filters between it and this server begin anew."""
+        for known in [key for key in self._chains if key[0] == worker]:
+            del self._chains[known]
 
     def _queue(self, worker: int, begin: Callable[[], None]) -> None:
         queue = self._queues.setdefault(worker, deque())

@@ -166,7 +166,7 @@ class Server:
     def _hold(self, tables: list[TableSpec]) -> None:
         offsets = header_offsets(tables)
         self._incoming.tables = tables
-        self._fabric.space.allocate(offsets[-1])  # the first stretch handed out, so it begins at 0
+        self._fabric.space.first(offsets[-1])
         for spec, headers in zip(tables, offsets, strict=False):
             shards = Shards(spec, headers, self._fabric.arena, self._fabric.space, self._threads)
             chains, me = chains_of(self._view, spec).chains, self._fabric.rank
@@ -223,6 +223,8 @@ class Server:
             self._incoming.forget(rank)
             for key in [key for key in self._answers if key[0] == rank]:
                 self._fabric.space.free(self._answers.pop(key))
+        for rank in set(new.workers) - set(old.workers):
+            self._incoming.greet(rank)
         if not self.tables:
             return
         led = [list(shards.led) for shards in self.tables]

@@ -58,10 +58,12 @@ class Batches:
         self._line = line
         self._coming: deque[Coming] = deque()  # in order of use; the first few are asked for
         self._asked: dict[int, Coming] = {}  # by request
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(view.number << 32)  # others than those of a worker that this rank was before
         self._resumed = view.number  # the last view whose recovery this worker has told of
         self._requested = False
         self._over = False
+        self._in_use = False  # whether the program has the first batch
+        self._left = False
         fabric.on(Workload, self._given)
         fabric.on(NoMoreWork, self._ended)
         fabric.on(BatchReady, self._arrived)
@@ -70,7 +72,7 @@ class Batches:
         """Workload, number and content of every batch, until there is no more work; its arrays are valid until the
         next one is asked for. It can be done again, for work of another kind.
         """
-        self._over = False
+        self._over = self._left
         while True:
             self._ask()
             begin = self._fabric.now()
@@ -81,7 +83,11 @@ class Batches:
             self._ask()
             coming = self._coming[0]
             blob = self._wait_for(coming)
+            if blob is None:
+                return
+            self._in_use = True
             yield coming.workload, coming.batch, Batch.unpack(blob)
+            self._in_use = False
             self._coming.popleft()
             self._done_with(coming)
 
@@ -95,6 +101,21 @@ class Batches:
                 coming.again, coming.copying = new.number, False
                 self._send(coming, request)
 
+    def leave(self) -> None:
+        """Take no more work, and give back what there is, but for the batch that is in use."""
+        self._left = self._over = True
+        kept = list(itertools.islice(self._coming, int(self._in_use)))
+        for coming in itertools.islice(self._coming, len(kept), None):
+            if coming.request is not None:
+                self._done_with(coming)
+        self._coming = deque(kept)
+
+    def close(self) -> None:
+        """Nobody will use the batch that was in use when this worker left."""
+        for coming in self._coming:
+            self._done_with(coming)
+        self._fabric.off(BatchReady)
+
     def cancel(self, number: int) -> Workload | None:
         """Leave a workload, but for the batch that is in use: the workload, if there was anything left of it."""
         left = [coming for coming in self._coming if coming.workload.number == number]
@@ -106,18 +127,19 @@ class Batches:
         self._ask()
         return left[0].workload if left else None
 
-    def _wait_for(self, coming: Coming) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _wait_for(self, coming: Coming) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        """Its bytes; None when there is no use for them any more."""
         part, batch = coming.workload.part, coming.batch
-        while coming.blob is None:
+        while coming.blob is None and not self._left:
             try:
                 self._fabric.wait(
-                    lambda: coming.blob is not None,
+                    lambda: coming.blob is not None or self._left,
                     lambda: f"batch {batch} of part {part} from data server {coming.asked}",
                     timeout=PATIENCE,
                 )
             except Deadline:
                 self._make_room()
-        return coming.blob
+        return None if self._left else coming.blob
 
     def _make_room(self) -> None:
         """Let go of what lies ready for later, and ask for it again: data servers whose arenas are full of such batches

@@ -17,14 +17,15 @@ from mpips.messages import (
     Cancelled,
     Finished,
     KeysGiven,
+    KeysTaken,
     KeysWanted,
     Load,
+    NoMoreWork,
     Report,
     Resumed,
     SetDelay,
     Sum,
     SumReply,
-    Taken,
     Traffic,
     WorkDone,
     Workload,
@@ -40,11 +41,16 @@ from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
 
+TO_WORKERS = (Begin, SetDelay, Workload, Cancelled, NoMoreWork)  # for nobody else, and not for who will be one again
 STRETCH = 1 << 12  # bytes of the arena kept free for keys that servers have forgotten
 
 
 class TrainingError(Error, RuntimeError):
     """An algorithm failed on a batch; the text says which."""
+
+
+class Leaves(Error, RuntimeError):
+    """The job needs this worker no longer: its program ends here."""
 
 
 class Giving(NamedTuple):
@@ -76,6 +82,7 @@ class Worker:
     tables : the job's tables by name.
     feature_groups : the key range of each field of the data, when their keys are from a dictionary.
     on_begin : called when the tables are there.
+    left : whether the job needs this worker no longer.
     """
 
     def __init__(self, fabric: Fabric, view: View, line: Line, issued: Issued, delay: int | None) -> None:
@@ -85,6 +92,7 @@ class Worker:
         self.count = len(view.groups[self.group])
         self.tables: dict[str, Table] = {}
         self.feature_groups: list[tuple[int, int]] = []
+        self.left = False
         self._fabric = fabric
         self._view = view
         self._line = line
@@ -95,6 +103,7 @@ class Worker:
         self._resumed = view.number  # the last view of which this worker has told that it goes on
         self.on_begin: Callable[[], None] | None = None
         self._sums = 0
+        self._open_sums: set[Task[list[float]]] = set()
         self._meter = Meter(fabric)
         self._between_reports = Meter(fabric)
         fabric.on(Begin, self._begin)
@@ -103,11 +112,12 @@ class Worker:
         fabric.on(SetDelay, self._set_delay)
         fabric.on(Cancelled, self._cancelled)
         fabric.on(KeysWanted, self._keys_wanted)
-        fabric.on(Taken, self._keys_taken)
+        fabric.on(KeysTaken, self._keys_taken)
         fabric.background.append(self._report_load)
 
     def _begin(self, source: int, message: Begin) -> None:
         offsets = header_offsets(message.tables)
+        self._fabric.space.first(offsets[-1])  # as this rank may come to be a server
         if any(
             each["name"] == KeyCache.name for spec in message.tables for each in spec.push_filters + spec.pull_filters
         ):
@@ -152,7 +162,7 @@ class Worker:
         self._giving[0] = Giving(server, time, keys[part.size :])
         self._fabric.send(server, KeysGiven(time, part.size, self._stretch, keys.size - part.size))
 
-    def _keys_taken(self, source: int, message: Taken) -> None:
+    def _keys_taken(self, source: int, message: KeysTaken) -> None:
         if not self._giving[0].keys.size:
             self._giving.popleft()
         if self._giving:
@@ -165,6 +175,30 @@ class Worker:
             table.viewed(new)
         self._batches.viewed(old, new)
 
+    def leave(self) -> None:
+        """The job needs this worker no longer: what it has to do goes to others, and its program ends when it asks for
+        a batch, or waits for what will not come.
+        """
+        self.left = True
+        self._fabric.off(*TO_WORKERS)
+        self._batches.leave()
+        for task in list(self._open_sums):
+            self._issued.withdraw(task, asked=False)
+            task.finish([], self._leaves())
+
+    def _leaves(self) -> Leaves:
+        return Leaves(f"the job needs worker {self.rank} no longer")
+
+    def close(self) -> None:
+        """The program of a worker that leaves has ended, and all that it has pushed is acknowledged: nothing of it is
+        left on this rank.
+        """
+        self._batches.close()
+        self._fabric.off(KeysWanted, KeysTaken)
+        self._fabric.background.remove(self._report_load)
+        if self._stretch is not None:
+            self._fabric.space.free(self._stretch)
+
     def _resume(self, view: int) -> None:
         """What had to be sent again for a view goes on: the first of it is told."""
         if view > self._resumed:
@@ -172,8 +206,14 @@ class Worker:
             self._line.tell(Resumed(view))
 
     def wait_for_begin(self) -> None:
-        """Wait until the tables are there; that takes as long as the data do."""
-        self._fabric.wait(lambda: self._begun, "the start of the job", timeout=None)
+        """Wait until the tables are there; that takes as long as the data do.
+
+        Raises
+        ------
+        Leaves
+            when the job needs this worker no longer.
+        """
+        self.idle(lambda: self._begun, "the start of the job")
 
     def table(self, name: str) -> Table:
         """A table of the job.
@@ -186,8 +226,16 @@ class Worker:
         return self.tables[name]
 
     def idle(self, until: Callable[[], bool], what: str = "its program", timeout: float | None = None) -> None:
-        """Do nothing, but answer, until a condition holds; it is looked at now and then."""
-        self._fabric.wait(until, what, timeout=timeout)
+        """Do nothing, but answer, until a condition holds; it is looked at now and then.
+
+        Raises
+        ------
+        Leaves
+            when the job needs this worker no longer.
+        """
+        self._fabric.wait(lambda: self.left or until(), what, timeout=timeout)
+        if self.left:
+            raise self._leaves()
 
     def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:
         """Have every rank of a group run a registered function (`mpips.function`); the replies in order of rank.
@@ -212,7 +260,14 @@ class Worker:
         -------
         Task
             whose result is the sums, the same to the bit on every worker.
+
+        Raises
+        ------
+        Leaves
+            when the job needs this worker no longer.
         """
+        if self.left:
+            raise self._leaves()
         self._sums += 1
         number = self._sums
         task: Task[list[float]] = Task(self._issued, f"sum {number} over the workers of the group {self.group}")
@@ -224,6 +279,8 @@ class Worker:
             if self._issued.received(task, source):
                 task.finish(message.values)
 
+        self._open_sums.add(task)
+        task.on_end(lambda: self._open_sums.discard(task))
         self._issued.issue(task, [SCHEDULER], send, (), replied)
         return task
 

@@ -50,9 +50,8 @@ def test_a_server_without_copies_is_missed_and_a_resumed_job_goes_on_from_the_la
 
 @pytest.mark.usefixtures("needs_ulfm")
 def test_a_program_in_lock_step_ends_when_no_spare_is_left_to_run_it_again(run: Start) -> None:
-    job: Started = run(
-        FOREVER, "roles.workers=2", "algorithm.solver=block", "tables.w.kind=dense", "tables.w.rows=20001"
-    )
+    solver = ("algorithm.solver=block", "tables.w.kind=dense", "tables.w.rows=20001", "tables.w.aggregate=true")
+    job: Started = run(FOREVER, "roles.workers=2", *solver, "tables.w.rule={name='proximal', l1=1.0}")
     job.until(lambda: job.events("report"), "the first pass")
     kill(job.pid_of("worker"))
     assert job.end(SOON) == 1, job.said

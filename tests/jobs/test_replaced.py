@@ -18,11 +18,11 @@ from tests.jobs.started import Started, mpips_run
 
 JOB = Path(__file__).parents[2] / "inputs" / "flights-lr.toml"
 TRAIN_ROWS = 261_877
-PASSES = 24
-AUC, NOISE = 0.790, 0.004  # of an undisturbed job of so many passes, and from run to run
+PASSES = 16
+AUC, NOISE = 0.7915, 0.004  # of an undisturbed job of so many passes, and from run to run
 STAGES = ("view", "acknowledged", "whole")
 ROLES = ["scheduler", "server", "data server", "worker", "spare"]
-STILL = 2.5  # seconds
+STILL = 2.0, 3.0  # seconds
 SETTINGS = (
     "checkpoint.folder=run",
     "checkpoint.every=1",
@@ -109,30 +109,32 @@ def test_one_rank_of_every_role_after_the_other_may_be_killed(
 
 def test_two_ranks_may_be_killed_at_once(flights: Callable[..., Started], chance: random.Random) -> None:
     """Of two roles; never the scheduler together with its only standby, which nobody could follow."""
-    job = flights("roles.spares=7")
-    for times in (1, 2, 3):
+    job = flights("roles.spares=5")
+    for times in (1, 2):
         time.sleep(chance.uniform(0.1, 0.8))
         for pid in [choose(job, role, chance, standby=False) for role in chance.sample(ROLES, 2)]:
             os.kill(pid, signal.SIGKILL)
         until_whole(job, 2 * times)
-    finished(job, 6)
+    finished(job, 4)
 
 
 @contextmanager
-def still(pid: int) -> Iterator[None]:
-    """A process stands still for a while."""
-    os.kill(pid, signal.SIGSTOP)
+def still(*pids: int) -> Iterator[None]:
+    """Processes stand still for a while."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_whoever_stands_still_for_a_while_is_waited_for(flights: Callable[..., Started], chance: random.Random) -> None:
     job = flights("roles.spares=2")
-    for role in ROLES:
-        with still(choose(job, role, chance)):
-            time.sleep(STILL)
+    for roles in (["scheduler", "spare"], ["server", "worker"], ["data server"]):
+        with still(*(choose(job, role, chance) for role in roles)):
+            time.sleep(chance.uniform(*STILL))
         job.until_training(len(job.events("epoch")) + 1)
     finished(job, 0)
     assert not job.events("lost")

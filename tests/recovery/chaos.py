@@ -26,6 +26,7 @@ from mpips.kernels.partition import positions
 from mpips.plan import Plan
 from mpips.scheduler import requests
 from mpips.scheduler.view import Roles, View
+from mpips.table import TableSpec
 from mpips.worker.worker import Worker
 from tests.recovery import invariants
 from tests.recovery.schedules import Schedule, simpler
@@ -38,7 +39,7 @@ TURNS, STEPS = 7, 6
 ROWS, FEATURES, PASSES, EVERY = 100, 40, 2, 5
 PAUSE = 4e-3  # seconds that a worker does something else
 TRAIN = ROWS - ROWS // EVERY
-OWN = 8  # rows of the table "counts" that only one worker pushes to
+OWN, OWNERS = 8, 4  # rows of the table "counts" that only one worker pushes to, for each of the first few workers
 
 Values = dict[str, np.ndarray[Any, Any]]
 Steps = dict[tuple[int, int], np.ndarray[Any, Any]]
@@ -58,33 +59,37 @@ class Programs:
     What pulls of own rows must give is known, unless another worker has the place: that one's pushes count already.
     """
 
-    tables = (
-        table("counts", rows=200, width=16),
-        table("keys", kind="sparse", rows=300),
-        table("state", rows=100, width=8, rule={"name": "adagrad", "alpha": 0.5}),
-    )
+    @staticmethod
+    def tables(schedule: Schedule) -> list[TableSpec]:
+        size = max(1, schedule.servers // 4)
+        return [
+            table("counts", rows=200 * size, width=16),
+            table("keys", kind="sparse", rows=300 * size),
+            table("state", rows=100 * size, width=8, rule={"name": "adagrad", "alpha": 0.5}),
+        ]
 
     @staticmethod
-    def pushes(seed: int, worker: int) -> Iterator[tuple[str, Any]]:
+    def pushes(schedule: Schedule, worker: int) -> Iterator[tuple[str, Any]]:
         """What a worker pushes ones to, and None where it waits and pulls."""
-        rng = np.random.default_rng((seed, worker))
+        rng = np.random.default_rng((schedule.seed, worker))
+        tables = Programs.tables(schedule)
         for _ in range(TURNS):
-            for spec in Programs.tables:
+            for spec in tables:
                 if spec.kind == "sparse":
-                    yield spec.name, np.unique(rng.integers(0, 300, 6)).astype(np.uint64)
+                    yield spec.name, np.unique(rng.integers(0, spec.rows, 6)).astype(np.uint64)
                 else:
-                    lo = int(rng.integers(4 * OWN, spec.rows - 40))
+                    lo = int(rng.integers(OWNERS * OWN, spec.rows - 40))
                     yield spec.name, range(lo, lo + int(rng.integers(1, 40)))
-                    yield spec.name, np.unique(rng.integers(4 * OWN, spec.rows, 5)).astype(np.uint64)
-            own = rng.integers(worker * OWN, (worker + 1) * OWN, 3)
-            yield "counts", np.unique(own).astype(np.uint64)
-            if rng.random() < 0.3:
-                yield "counts", None
+                    yield spec.name, np.unique(rng.integers(OWNERS * OWN, spec.rows, 5)).astype(np.uint64)
+            if worker < OWNERS:
+                yield "counts", np.unique(rng.integers(worker * OWN, (worker + 1) * OWN, 3)).astype(np.uint64)
+                if rng.random() < 0.3:
+                    yield "counts", None
 
     @classmethod
     def run(cls, course: "Course", worker: Any) -> None:
         own, due = range(worker.index * OWN, (worker.index + 1) * OWN), np.zeros(OWN)
-        for name, keys in cls.pushes(course.schedule.seed, worker.index):
+        for name, keys in cls.pushes(course.schedule, worker.index):
             pushed = worker.table(name)
             if keys is None:
                 worker.settle()
@@ -102,9 +107,10 @@ class Programs:
 
     @classmethod
     def due(cls, course: "Course") -> Values:
-        found = {spec.name: np.zeros((spec.rows, spec.width)) for spec in cls.tables if spec.rule["name"] == "add"}
+        tables = cls.tables(course.schedule)
+        found = {spec.name: np.zeros((spec.rows, spec.width)) for spec in tables if spec.rule["name"] == "add"}
         for worker in range(course.schedule.workers):
-            for name, keys in cls.pushes(course.schedule.seed, worker):
+            for name, keys in cls.pushes(course.schedule, worker):
                 if name in found and keys is not None:
                     found[name][np.asarray(keys, np.int64)] += 1
         return found
@@ -112,15 +118,15 @@ class Programs:
     @classmethod
     def steps(cls, course: "Course") -> Steps:
         found: Steps = {}
+        tables = {spec.name: (number, spec) for number, spec in enumerate(cls.tables(course.schedule))}
         for worker in range(course.schedule.workers):
             identity, made = course.job.view.workers[worker], Counter[str]()
-            for name, keys in cls.pushes(course.schedule.seed, worker):
+            for name, keys in cls.pushes(course.schedule, worker):
                 if keys is None:
                     continue
                 made[name] += 1
-                table = next(i for i, spec in enumerate(cls.tables) if spec.name == name)
-                spec = cls.tables[table]
-                steps = found.setdefault((table, identity), np.zeros(spec.positions, np.int64))
+                number, spec = tables[name]
+                steps = found.setdefault((number, identity), np.zeros(spec.positions, np.int64))
                 steps[positions(np.array(keys, np.uint64), spec.kind == "dense", spec.shard_bits)] = made[name]
         return found
 
@@ -130,10 +136,13 @@ class LockStep:
     values are those of the undisturbed run, to the bit.
     """
 
-    tables = (
-        table("w", rows=150, width=16, rule={"name": "adagrad", "alpha": 0.1}, aggregate=True),
-        table("v", kind="sparse", rows=300, rule={"name": "adagrad", "alpha": 0.1}, aggregate=True),
-    )
+    @staticmethod
+    def tables(schedule: Schedule) -> list[TableSpec]:
+        rule = {"name": "adagrad", "alpha": 0.1}
+        return [
+            table("w", rows=150, width=16, rule=rule, aggregate=True),
+            table("v", kind="sparse", rows=300, rule=rule, aggregate=True),
+        ]
 
     @classmethod
     def run(cls, course: "Course", worker: Any) -> None:
@@ -154,13 +163,16 @@ class LockStep:
 
     @classmethod
     def steps(cls, course: "Course") -> Steps:
-        return {(1, identity): np.full(cls.tables[1].positions, STEPS) for identity in course.job.view.workers}
+        positions = cls.tables(course.schedule)[1].positions
+        return {(1, identity): np.full(positions, STEPS) for identity in course.job.view.workers}
 
 
 class Batches:
     """Workers count the rows that they are handed out, and how often each feature occurs in them."""
 
-    tables = (table("w", rows=FEATURES), table("rows", rows=1))
+    @staticmethod
+    def tables(schedule: Schedule) -> list[TableSpec]:
+        return [table("w", rows=FEATURES), table("rows", rows=1)]
 
     @classmethod
     def run(cls, course: "Course", worker: Any) -> None:
@@ -256,7 +268,7 @@ class Course:
         data = data_in(self.folder) if schedule.job == "batches" else None
         return Plan(
             program=self._program,
-            tables=lambda features: list(kind.tables),
+            tables=lambda features: kind.tables(schedule),
             roles=Roles(
                 servers=schedule.servers,
                 data_servers=schedule.data_servers,
@@ -282,12 +294,12 @@ class Course:
         used = worker._fabric.space.used
         self._kind.run(self, worker)
         worker.settle()
+        self._arrived.add(worker.rank)
+        worker.idle(self._is_at_rest)
         if worker._fabric.space.used > used:
             self.problems.append(f"worker {worker.rank} has not given all of its arena back")
         if worker._issued._open:
             self.problems.append(f"worker {worker.rank} has tasks open: {worker._issued._open}")
-        self._arrived.add(worker.rank)
-        worker.idle(self._is_at_rest)
 
     # --- faults that the simulation does not know -------------------------------------------------------------------
 

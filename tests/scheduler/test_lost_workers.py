@@ -205,7 +205,7 @@ def test_what_is_ignored_is_not_done_again_and_does_not_hold_the_epoch_up(sizes,
 
 
 def given_one(outstanding, worker, now=0.0, batches=4):
-    return outstanding.give(worker, 1, True, 0, list(range(batches)), now)
+    return outstanding.give(worker, worker, 1, True, 0, list(range(batches)), now)
 
 
 def test_the_workloads_of_an_identity_are_done_again_one_after_the_other_and_in_order():

@@ -561,6 +561,52 @@ def test_servers_count_again_when_one_of_them_is_lost_and_what_they_said_before_
     assert logged(effects, "evaluation")[0]["nonzeros"] == 42
 
 
+def settle(job):
+    """All copies are where the view has them made."""
+    number, servers = job.scheduler.view.number, job.scheduler.view.servers
+    effects = [effect for server in servers for effect in job.hear(server, m.CopiesWhole(number))]
+    for server in servers if any(isinstance(message, m.Drain) for message in sent(effects).values()) else ():
+        effects = job.hear(server, m.Drained(number))
+    assert job.scheduler.view.ring == job.scheduler.view.target
+    return effects
+
+
+def test_a_checkpoint_is_given_up_when_shards_move_while_it_is_written():
+    job = Job(save_every=30.0, replicas=1)
+    job.come_up()
+    lose(job, 2)
+    assert m.Checkpoint(1) in messages(job.tick(31.0), SPARE)
+    job.hear(1, m.Saved(1, None))
+    effects = settle(job)
+    assert logged(effects, "checkpoint failed")[0]["generation"] == 1
+    assert job.hear(SPARE, m.Saved(1, None)) == []
+    assert m.Checkpoint(2) in messages(job.tick(RETRY_SECONDS + 1), SPARE)
+
+
+def test_a_checkpoint_that_every_server_has_written_is_completed_whatever_moves_then():
+    job = Job(save_every=30.0, replicas=1)
+    job.come_up()
+    lose(job, 2)
+    job.tick(31.0)
+    job.hear(1, m.Saved(1, None))
+    job.hear(SPARE, m.Saved(1, None))
+    assert not logged(settle(job), "checkpoint failed")
+    assert logged(job.completed(), "checkpoint")[0]["generation"] == 1
+
+
+def test_servers_count_again_when_shards_move_meanwhile():
+    job = Job(passes=1, replicas=1)
+    job.come_up()
+    lose(job, 2)
+    job.work()
+    job.hear(1, m.Measured(1, {"w": 99}, m.Traffic()))
+    assert m.Measure(1) in messages(settle(job), 1)
+    job.hear(SPARE, m.Measured(1, {"w": 99}, m.Traffic()))  # what it was asked before
+    job.hear(1, m.Measured(1, {"w": 30}, m.Traffic()))
+    effects = job.hear(SPARE, m.Measured(1, {"w": 12}, m.Traffic()))
+    assert logged(effects, "evaluation")[0]["nonzeros"] == 42
+
+
 def test_the_only_copy_of_a_shard_takes_the_job_with_it_at_once():
     job = Job()
     job.come_up()

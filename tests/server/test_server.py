@@ -7,6 +7,7 @@ from mpips.checkpoint import Generation, generations
 from mpips.messages import CreateTables, Measure, Measured, TablesReady
 from mpips.plan import MB, Memory
 from mpips.scheduler.view import Roles
+from mpips.server.server import Server
 from tests.simulated import SimulatedJob, Tape, program_plan, rest, run, table
 
 ROLES = Roles(servers=2, data_servers=0, workers=1)
@@ -84,6 +85,49 @@ def test_pushes_are_served_while_a_checkpoint_is_written(tmp_path):
     assert done.results[0] < 0.05
     assert int(generations(tmp_path)[0].stem.split("-")[1]) >= 5
     assert len(generations(tmp_path)) == 2
+
+
+@pytest.fixture
+def slow_saves(monkeypatch):
+    """Servers write a shard every millisecond, so that much can happen meanwhile."""
+    step, due = Server._save_step, {}
+
+    def slowly(server):
+        now = server._fabric.now()
+        if now < due.get(server, 0.0):
+            return False
+        due[server] = now + 1e-3
+        return step(server)
+
+    monkeypatch.setattr(Server, "_save_step", slowly)
+
+
+@pytest.mark.usefixtures("slow_saves")
+@pytest.mark.parametrize("seed", range(3))
+def test_every_generation_is_whole_whatever_shards_move_while_it_is_written(tmp_path, seed):
+    def program(worker):
+        worker.table("d").push(slice(None), np.ones(5_000))
+        worker.table("s").push(np.arange(200), np.ones(200))
+        worker.settle()
+        rest(worker._fabric, 0.4)
+
+    roles = Roles(servers=3, data_servers=0, workers=1, spares=1)
+    tables = table("d", rows=5_000), table("s", kind="sparse", rows=200)
+    plan = program_plan(
+        program, *tables, roles=roles, run=tmp_path, saves=True, save_every=0.01, keep=1_000, replicas=1
+    )
+    job = SimulatedJob(plan, [0] * 6, seed)
+    job.simulation.kill(job.view.servers[0], 0.05)
+    job.run().results  # noqa: B018
+    found = generations(tmp_path)
+    assert len(found) > 3
+    assert '"stage": "whole"' in (tmp_path / "metrics.jsonl").read_text()
+    for path in found:
+        with Generation(path) as generation:
+            assert (generation.dense("d", 0, 5_000)[0] == 1).all(), path
+            keys, values, _ = (np.concatenate(parts) for parts in zip(*generation.sparse("s"), strict=True))
+            assert sorted(keys.tolist()) == list(range(200)), path
+            assert (values == 1).all(), path
 
 
 def damage(folder, number, rank, offset=-300):
