@@ -59,19 +59,21 @@ class Allocator:
         )
 
     def first(self, size: int) -> None:
-        """Take the first bytes of the arena for good; the same ones when it is asked again.
+        """Set the first bytes of the arena aside for good; the same ones when it is asked again.
 
         Raises
         ------
         ArenaFull
             when the arena has less, or something else lies there.
         """
-        if size <= self._first:
+        more = ((size + ALIGN - 1) & -ALIGN) - self._first
+        if more <= 0:
             return
-        if self._starts[:1] != [0]:
+        if self._starts[:1] != [self._first] or self._sizes[0] < more:
             raise ArenaFull(f"the first {size:,} bytes of the arena are wanted, but they are in use")
-        self.allocate(size)
-        self._first = size
+        self._starts[0] += more
+        self._sizes[0] -= more
+        self._first += more
 
     def free(self, offset: int) -> None:
         """Give back what `allocate` handed out at this offset."""

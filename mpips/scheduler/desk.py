@@ -223,7 +223,8 @@ class Desk:
         for rank in self._mirrored.keys() - set(self._view.standbys):
             del self._mirrored[rank]
         for rank in self._view.standbys:
-            if rank not in self._mirrored and rank not in self._fabric.lost:
+            itself = rank == self._fabric.rank  # a standby whose job was over before there was a view without the other
+            if rank not in self._mirrored and rank not in self._fabric.lost and not itself:
                 self._mirrored[rank] = self._done
                 self._fabric.send(rank, Snapshot(self._view.number, index, pack(self.replica)))
         self._carry_out()

@@ -1,5 +1,8 @@
 """Evaluations of the model: of the job after an epoch, with what servers count, and of groups that watch it. Pure."""
 
+from collections import deque
+from collections.abc import Sequence
+
 from mpips import messages as m
 from mpips.metrics import Evaluation
 from mpips.scheduler.effects import Effects
@@ -19,8 +22,7 @@ class Evaluations:
         self._model = model
         self._effects = effects
         self._found: dict[str, Evaluation] = {}
-        self._epoch = 0
-        self._evaluation: Evaluation | None = None  # of which servers are counting
+        self._uncounted: deque[tuple[int, Evaluation]] = deque()  # by epoch; of the first, servers are counting
         self._asked: dict[int, int] = {}  # how often each server was asked and has not answered
         self._nonzeros: dict[str, int] = {}
 
@@ -35,28 +37,29 @@ class Evaluations:
             figures = {"rows": found.rows, "auc": found.auc, "logloss": found.logloss}
             self._effects.log("live evaluation", group=group, round=number, **figures)
             return
-        self._epoch, self._evaluation = number, found
-        self._measure(view)
+        self._uncounted.append((number, found))
+        if len(self._uncounted) == 1:
+            self._measure(view.servers)
 
     @property
     def measuring(self) -> bool:
         """Whether servers are still counting."""
-        return self._evaluation is not None
+        return bool(self._uncounted)
 
-    def _measure(self, view: View) -> None:
+    def _measure(self, servers: Sequence[int]) -> None:
         self._nonzeros = {}
-        self._asked = {server: self._asked.get(server, 0) + 1 for server in view.servers}
-        for server in view.servers:
-            self._effects.send(server, m.Measure(self._epoch))
+        self._asked = {server: self._asked.get(server, 0) + 1 for server in servers}
+        for server in servers:
+            self._effects.send(server, m.Measure(self._uncounted[0][0]))
 
     def viewed(self, old: View, new: View) -> None:
         """Shards may have other servers now: what is being counted is counted again."""
-        if self.measuring and old.servers != new.servers:
-            self._measure(new)
+        if self.measuring and (old.servers, old.ring) != (new.servers, new.ring):
+            self._measure(new.servers)
 
     def measured(self, server: int, message: m.Measured) -> dict[str, float]:
         """A server has counted; the figures of the evaluation when it was the last one."""
-        if self._evaluation is None or message.epoch != self._epoch or not self._asked.get(server):
+        if not self._uncounted or message.epoch != self._uncounted[0][0] or not self._asked.get(server):
             return {}
         self._asked[server] -= 1
         if self._asked[server]:  # it will count once more
@@ -65,8 +68,10 @@ class Evaluations:
             self._nonzeros[table] = self._nonzeros.get(table, 0) + count
         if any(self._asked.values()):
             return {}
-        found, self._evaluation = self._evaluation, None
+        epoch, found = self._uncounted.popleft()
         count = self._nonzeros.get(self._model or "", 0)
         figures = {"auc": found.auc, "logloss": found.logloss, "nonzeros": count}
-        self._effects.log("evaluation", epoch=self._epoch, rows=found.rows, **figures)
+        self._effects.log("evaluation", epoch=epoch, rows=found.rows, **figures)
+        if self._uncounted:
+            self._measure(list(self._asked))
         return figures

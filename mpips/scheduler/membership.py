@@ -245,7 +245,9 @@ class Membership:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _take(self, view: View) -> None:
-        """A view is in force from now on."""
+        """A view is in force from now on. When no copy is on its way, whoever has nothing to do is a spare."""
+        if view.ring == view.target:
+            view = msgspec.structs.replace(view, spares=self._idle(view))
         if view.servers != self.view.servers or view.ring != self.view.ring or view.target != self.view.target:
             self._release = True
         self.view = with_standbys(view, self._plan)
@@ -283,12 +285,14 @@ class Membership:
             self._settle()
 
     def _settle(self) -> None:
-        """The copies are where the target has them: that is the ring now; servers that left are spares."""
-        view = self.view
-        gone = {rank for rank in view.ring.values() if rank not in view.lost} - set(view.target.values())
-        busy = {view.scheduler, *view.parts, *view.workers}
-        spares = sorted({*view.spares, *(gone - busy)})
-        self._take(msgspec.structs.replace(view, number=view.number + 1, ring=dict(view.target), spares=spares))
+        """The copies are where the target has them: that is the ring now."""
+        self._take(msgspec.structs.replace(self.view, number=self.view.number + 1, ring=dict(self.view.target)))
+
+    @staticmethod
+    def _idle(view: View) -> list[int]:
+        """Living ranks that have nothing to do."""
+        busy = {view.scheduler, *view.parts, *view.workers, *view.servers, *view.lost}
+        return [rank for rank in range(len(view.nodes)) if rank not in busy]
 
     def taken(self, rank: int, number: int) -> None:
         """A rank acts by a view."""

@@ -291,8 +291,8 @@ class Scheduler:
         self._create(now)
         self._go_on(self._startup.viewed(old, new), now)
         self._saving.viewed(new.servers)
-        if old.servers != new.servers and self._saving.missing is not None:
-            self.completed("the servers have changed", now)
+        if self._saving.missing and (old.servers, old.ring) != (new.servers, new.ring):
+            self.completed("shards have other servers now", now)
         self._reply(self._sums.viewed())
         if self.began and self._ending is None:
             for worker in [worker for worker in new.workers if worker not in old.workers]:

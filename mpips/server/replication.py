@@ -16,22 +16,19 @@ from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.kernels.copies import count_for
 from mpips.messages import Change, ChangeTaken, ShardsWanted
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.view import View
-from mpips.server.clock import Entry, RangeClock
+from mpips.server.clock import Entry
+from mpips.server.copies import NOBODY, Copies, Wanted
 from mpips.server.incoming import Incoming
 from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
 from mpips.table import TableSpec
+from mpips.tasks.countdown import Countdown, Then
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
-NOBODY = -1
-NO_COPY = -1  # as the number of the last change of a copy that is not there, or can't be gone on with
 NO_VIEW = 0  # a change that was applied in no view tells only of its own shards how far clocks are
 
 Kind = Literal["rows", "whole", "same"]
-Path = tuple[int, int]  # head and predecessor
-Then = Callable[[], None]
 
 
 class CopyError(Error, RuntimeError):
@@ -58,114 +55,6 @@ class Sent(NamedTuple):
     def rows(self, spec: TableSpec) -> Rows:
         """What has changed."""
         return Rows.unpack(self.blob, spec, *self.shape)
-
-
-class Wanted(NamedTuple):
-    """A server that comes after this one in the chain of a shard wants a copy; `number` is that of the one it has."""
-
-    server: int
-    table: int
-    shard: int
-    number: int
-
-
-class Countdown:
-    """Calls `then` when as many things as were counted, and the counting itself, are done."""
-
-    __slots__ = ("_left", "_then")
-
-    def __init__(self, then: Then) -> None:
-        self._left = 1
-        self._then = then
-
-    def one_more(self) -> "Then":
-        """Count another thing; to be called when it is done."""
-        self._left += 1
-        return self.done
-
-    def done(self) -> None:
-        """One thing is done, or the counting is."""
-        self._left -= 1
-        if self._left == 0:
-            self._then()
-
-
-class Copies:
-    """Where a table's shards stand in their chains, as this server sees it.
-
-    Attributes
-    ----------
-    before, after : (shards,) int64, the servers next to this one: changes come from one and go to the other; NOBODY
-        where there is none. A server after this one that is only getting a copy counts from when it has been sent it.
-    last : (shards,) bool, whether this server is the last of the chain.
-    paths : the path on which changes of each shard come; None where this server is the head, or has no part.
-    clocks : what is applied to the copies, by path.
-    sent : (shard, server) whose copy was sent to a server that is not of the settled chain yet.
-    """
-
-    def __init__(self, shards: Shards) -> None:
-        count = shards.spec.shards
-        self.shards = shards
-        self.before = np.full(count, NOBODY, np.int64)
-        self.after = np.full(count, NOBODY, np.int64)
-        self.coming = np.full(count, NOBODY, np.int64)
-        self.paths: list[Path | None] = [None] * count
-        self.clocks: dict[Path, RangeClock] = {}
-        self.sent: set[tuple[int, int]] = set()
-
-    def clock(self, path: Path | None) -> RangeClock:
-        """What is applied to the shards on a path; None: to those that are led."""
-        if path is None:
-            return self.shards.clock
-        found = self.clocks.get(path)
-        if found is None:
-            found = self.clocks[path] = RangeClock(self.shards.spec.positions)
-        return found
-
-    @property
-    def have_successors(self) -> bool:
-        """Whether a server comes after this one in any chain."""
-        return bool((self.after != NOBODY).any() or (self.coming != NOBODY).any())
-
-    def positions(self, shard: int) -> tuple[int, int]:
-        """The positions of a shard that clocks count."""
-        return self.shards.spec.shard_range(shard) if self.shards.spec.kind == "dense" else (shard, shard + 1)
-
-    def viewed(self, view: View, me: int) -> list[Wanted]:
-        """Take the places of a view; the copies that this server must ask for, of the servers before it."""
-        shards, wanted = self.shards, []
-        held, led = set(shards.held), list[int]()
-        coming_before = {(shard, int(self.coming[shard])) for shard in np.flatnonzero(self.coming >= 0).tolist()}
-        for shard, chain in enumerate(chains_of(view, shards.spec).chains):
-            before, after, coming, path = NOBODY, NOBODY, NOBODY, None
-            if me not in chain.servers:
-                shards.numbers[shard] = NO_COPY  # the others may go on in another way than this copy has begun
-            else:
-                at = chain.servers.index(me)
-                if at > 0:
-                    before = chain.servers[at - 1]
-                    path = chain.servers[0], before
-                if at + 1 < len(chain.servers):
-                    next_ = chain.servers[at + 1]
-                    if at + 1 < chain.copies:
-                        after = next_
-                    else:
-                        coming = next_
-                        if (shard, next_) in self.sent and (shard, next_) in coming_before:
-                            after = next_
-                if at == 0:
-                    led.append(shard)
-                if at >= chain.copies and (shard not in held or before != self.before[shard]):
-                    wanted.append(Wanted(before, 0, shard, int(shards.numbers[shard]) if shard in held else NO_COPY))
-                if shard in held and path != self.paths[shard]:
-                    lo, hi = self.positions(shard)
-                    entries = self.clock(self.paths[shard]).entries(lo, hi)
-                    self.clock(path).assign(lo, hi, entries)
-                self.paths[shard] = path
-            self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
-        self.sent = {(shard, server) for shard, server in self.sent if self.after[shard] == server}
-        shards.led = led
-        return wanted
 
 
 class Replication:

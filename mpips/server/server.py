@@ -51,8 +51,9 @@ from mpips.scheduler.view import MAIN, View
 from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
 from mpips.server.clock import Entry
+from mpips.server.copies import Copies
 from mpips.server.incoming import Incoming
-from mpips.server.replication import Copies, Replication
+from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
@@ -232,6 +233,7 @@ class Server:
         for table, shards in enumerate(self.tables):
             if shards.led != led[table]:
                 self._since[table] = new.number
+                self._saving = None  # it would miss shards, or read what is given back; the scheduler begins another
                 self._received.leave(table)
                 if table in self._aggregators:
                     self._aggregators[table].forget()

@@ -259,7 +259,7 @@ class Course:
             announce(rank)
 
         self.simulation._announce = note  # type: ignore[method-assign]
-        own = {"scale": self._scale, "kill_heir": self._kill_heir, "mistake": self._mistake}
+        own = {"scale": self._scale, "kill_heir": self._kill_heir}
         for name, *arguments in schedule.faults:
             (own.get(name) or getattr(self.simulation, name))(*arguments)
 
@@ -319,19 +319,6 @@ class Course:
             return [rank for rank in self.living if view.role(rank) not in (first.role(rank), "spare")]
 
         self.simulation.kill_one(heirs, at)
-
-    def _mistake(self, rank: int, at: float, seconds: float) -> None:
-        """Have a rank taken for dead that is not; a server dies, as it may not outlive that it reads what others have
-        given back.
-        """
-
-        def strike() -> None:
-            if rank in self.view.servers:
-                self.simulation.kill(rank, at)
-            else:
-                self.simulation.mistake(rank, at, seconds)
-
-        self.simulation._fault(at, strike)
 
     # --- as it is ---------------------------------------------------------------------------------------------------
 

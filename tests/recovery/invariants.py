@@ -157,8 +157,8 @@ def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) 
     this = job.ranks[rank]
     if this._data_server is None and this._worker is None:
         stretches, shards = len(this._fabric.space._taken), sum(len(table.held) for table in server.tables)
-        if stretches != shards + 1:
-            yield f"server {rank} has {stretches - shards - 1} stretches of its arena too many"
+        if stretches != shards:
+            yield f"server {rank} has {stretches - shards} stretches of its arena too many"
 
 
 # --- the log --------------------------------------------------------------------------------------------------------
@@ -217,8 +217,9 @@ def of_ends(
             if any(rank in living for rank in (*view.groups[MAIN], *spares)):
                 yield f"{reason}: but there is one, or a spare"
         case "no spare is left to run its program again":
-            if any(view.role(rank) == "spare" for rank in living):
-                yield f"{reason}: but there is one"
+            idle = {rank for rank in living if view.role(rank) == "spare"}
+            if idle & set(view.spares) or (idle and view.ring == view.target):  # else they may have parts of copies
+                yield f"{reason}: but there is {idle}"
         case "(scheduler) died":
             died = gone.get(view.scheduler, math.inf)
             if not any(abs(at - died) <= patience for rank, at in gone.items() if rank != view.scheduler):
