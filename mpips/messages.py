@@ -137,8 +137,8 @@ class CopiesWhole(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Scheduler → server: of this view's shards that are to have another head, apply no more pushes; say when all that
-    you have applied is acknowledged.
+    """Scheduler → server: shards are to have other heads: apply no more pushes in this view, and say when all that you
+    have applied is at every copy.
     """
 
     number: int
@@ -484,10 +484,11 @@ class Refused(Message, frozen=True):
 class Change(Message, frozen=True):
     """Server → next of a chain: rows of your copies have become what lies in my arena, packed as `server.rows` has it.
 
-    The head has applied the pushes that did it in view `applied`, `steps` are theirs: (identity, lo, hi, step) each.
-    "rows": the shards'
-    numbers follow those of your copies; "whole": take this shard as a new copy, with all that the clock knows of it;
-    "same": the copy that you have is up to date.
+    `number` is what you acknowledge it by, `steps` are those of the pushes that did it, (identity, lo, hi, step) each;
+    the head has applied them in view `applied`, 0 for none in particular. Of the kind "rows" it follows the last change
+    of these shards that you have; "whole" is a shard to take as a new copy, with all that the clock knows of it; "same"
+    says that the copy that you have of a shard is up to date. `shards` and `rows` are counts; with `runs` the rows of
+    each shard are neighbours.
     """
 
     view: int
@@ -510,7 +511,9 @@ class ChangeTaken(Message, frozen=True):
 
 
 class ShardsWanted(Message, frozen=True):
-    """Server → the one before it in a chain: give me copies of these shards; (table, shard, number of mine or -1)."""
+    """Server → the one before it in a chain: give me copies of these shards: table, shard, and the number of the last
+    change that my copy has, or -1 without one.
+    """
 
     view: int
     wanted: list[tuple[int, int, int]]
@@ -526,8 +529,8 @@ class WorkRequest(Message, frozen=True):
 class Workload(Message, frozen=True):
     """Scheduler → worker: train on, or evaluate, these batches of a part of the data.
 
-    They count as `identity`'s, the worker that was first given them, and `first` is the number of the first among all
-    batches that it ever was.
+    They count as those of `identity`, the worker that was given them first, whoever does them; `first` is the number of
+    the first of them among all that it was ever given.
     """
 
     number: int

@@ -46,6 +46,11 @@ class SentAway(Error):
     """The others have taken this rank for dead, and go on without it."""
 
 
+def load_numba() -> None:
+    """Have numba ready: the first kernel of a process takes a third of a second."""
+    fletcher32(np.zeros(2, np.uint16))
+
+
 class Outcome(NamedTuple):
     """How a job ended: "finished", "failed" or "interrupted", or "lost" on a rank that had to leave before; on the
     scheduler also the programs' results, and what its own program returned.
@@ -103,6 +108,9 @@ class Rank:
         fabric.patient = True
         spares = self.view.spares
         self._turn = fabric.now() + TURN * (1 + spares.index(fabric.rank)) if fabric.rank in spares else math.inf
+        if fabric.rank in self.view.standbys:
+            load_numba()  # later the scheduler would wait for it
+            self._turn = math.inf
         fabric.background += [self._watch, self._get_ready]
         if plan.patience is not None and fabric.survives:
             Pulse(fabric, lambda: self.view, plan.patience, self._silence)
@@ -184,10 +192,10 @@ class Rank:
             fabric.dispatch(source, message)
 
     def _get_ready(self) -> bool:
-        """Have numba ready, before a spare has any use for it: the first kernel takes a third of a second."""
+        """Have numba ready, before a spare has any use for it."""
         if self._fabric.now() >= self._turn:
             self._turn = math.inf
-            fletcher32(np.zeros(2, np.uint16))
+            load_numba()
         return False
 
     def _viewed(self, source: int, message: NewView) -> None:
@@ -379,7 +387,7 @@ class Rank:
         if self._desk is None:
             raise Stopped(self._refusal)
         self._desk.wish = self._wish
-        self._fabric.ignored |= self._silent  # they may come back, and must not change what is this rank's now
+        self._fabric.ignored |= self._gone()  # who comes back must not change what is this rank's now
         self._desk.take_over(self._silent)
 
     def _heir(self, view: View) -> int | None:
@@ -387,16 +395,14 @@ class Rank:
         return next((rank for rank in view.standbys if rank not in self._gone()), None)
 
     def _give_up(self) -> Outcome:
-        """The scheduler is dead, and nobody follows it: one of the others says so."""
+        """The scheduler is dead, and nobody follows it, as far as this rank knows: others, who may know of a later view
+        in which it is this rank that follows, are told.
+        """
         reason = f"rank {self.view.scheduler} (scheduler) died"
-        speaker = self._heir(self.view)
-        if speaker is None:
-            speaker = min(set(range(self._fabric.size)) - self._fabric.lost)
-        if self._fabric.rank == speaker:
-            record = Record(self._plan.run, fresh=False)
-            if not record.ended:
-                self._leave_result(record, reason)
-            self._announce("failed", reason)
+        record = Record(self._plan.run, fresh=False)
+        if not record.ended:
+            self._leave_result(record, reason)
+        self._announce("failed", reason)
         return Outcome("failed", reason, [])
 
     def _announce(self, exit_: str, reason: str) -> None:

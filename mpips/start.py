@@ -132,8 +132,8 @@ def run(
     Returns
     -------
     list or None
-        On the scheduler's rank (0, unless that has died) what the workers returned, in order of rank; with `conduct`
-        what that returned. None on the other ranks.
+        On the scheduler's rank (0, unless that has died) what the workers of the main group returned, in their order;
+        with `conduct` what that returned. None on the other ranks.
     """
     plan = Plan(
         program=program,

@@ -74,7 +74,7 @@ class ServerFile:
             self._table(table, shard).append(shard, keys, *_rows(table, len(keys), values, state))
 
     def clocks(self, clocks: Mapping[str, Mapping[int, int]]) -> None:
-        """Record, by table and worker rank, the time of the last push that the written shards contain."""
+        """Record, by table and identity of a worker, the step of its last push that the written shards contain."""
         with self._writing():
             for name, times in clocks.items():
                 if name in self._tables:

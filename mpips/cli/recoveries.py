@@ -11,7 +11,7 @@ Event = dict[str, Any]
 
 @dataclass
 class Recovery:
-    """One loss of a rank, or its departure.
+    """The loss of a rank, as far as it is made up for.
 
     Attributes
     ----------

@@ -136,6 +136,7 @@ class Desk:
         """
         replica, written = self.replica, self._record.last_event()
         undone: list[Action] = [event for event in replica.unwritten if event.number > written]
+        undone += [answer for _, answer in replica.unanswered]
         undone += [action for action in (replica.incomplete, replica.end) if action is not None]
         first = [*self._view.standbys, self._view.scheduler]  # before this rank could get the place of another
         dead = self._fabric.lost | silent
@@ -340,5 +341,5 @@ class Desk:
 
 
 def results_of(desk: Desk) -> list[Any]:
-    """What the workers' programs returned, in order of rank."""
+    """What the programs of the main group's workers returned, in order of their identities."""
     return [result for _, result in sorted(desk.replica.scheduler.results.items())]

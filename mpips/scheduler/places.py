@@ -1,4 +1,4 @@
-"""Where the workers of each group stand: a place is known by its identity, the rank that had it first. Pure.
+"""Where the workers of each group stand: a place is known by its identity, the number of its first worker. Pure.
 
 What belongs to a place and not to a rank goes to whoever takes it over: rows that are kept, parts of sums, the pushes
 of a program that is run again.

@@ -38,7 +38,7 @@ class Recoveries:
         self._open: list[Recovery] = []
 
     def detected(self, rank: int, role: str) -> Recovery:
-        """A rank is dead, or leaves."""
+        """A rank is dead, or taken for dead."""
         self._count += 1
         recovery = Recovery(self._count, rank, role, 0)
         self._open.append(recovery)

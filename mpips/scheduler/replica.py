@@ -52,6 +52,7 @@ class Replica:
     began : when the job began.
     sessions : the conversation with each rank that lives.
     unwritten : events that may not have been written yet.
+    unanswered : answers that may not have been given yet, with the number of the input that each follows from.
     incomplete : the generation that is to be completed, if any is.
     end : how the job ends, once it does.
     """
@@ -62,6 +63,7 @@ class Replica:
         self.time = self.began = time
         self.sessions = {rank: Session() for rank in range(ranks)}
         self.unwritten: deque[Write] = deque()
+        self.unanswered: deque[tuple[int, Answer]] = deque()
         self.incomplete: Complete | None = None
         self.end: End | None = None
         self._events = 0
@@ -116,6 +118,8 @@ class Replica:
                 self._events += 1
                 self.unwritten.append(Write(self.index, self._events, event))
                 return [self.unwritten[-1]]
+            case Answer():
+                self.unanswered.append((self.index, effect))
             case Complete():
                 self.incomplete = effect
             case End():
@@ -126,6 +130,8 @@ class Replica:
         """Take notice that all that followed from the first `index` inputs has been done."""
         while self.unwritten and self.unwritten[0].cause <= index:
             self.unwritten.popleft()
+        while self.unanswered and self.unanswered[0][0] <= index:
+            self.unanswered.popleft()
 
     def again(self) -> list[Post]:
         """What ranks may not have heard, for a successor to say again."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from enum import Enum
 
+from mpips.scheduler.view import View
+
 RETRY_SECONDS = 5.0
 LAST_RETRIES = 3
 LAST_RETRY_SECONDS = 1.0
@@ -43,7 +45,7 @@ class Saving:
         self._every = every
         self._at: float | None = None
         self._last = False  # the one under way, or the next, is the last
-        self._stale = False  # the one under way began too early to be the last
+        self._stale = False  # the one under way began too early to be the last, or can't be completed
         self._failures = 0
 
     def begin_periods(self, now: float) -> None:
@@ -69,9 +71,14 @@ class Saving:
         """Whether the last generation takes too long."""
         return self._last and self.missing is not None and now - self.started > LAST_SAVE_SECONDS
 
-    def viewed(self, servers: Sequence[int]) -> None:
-        """Other servers write the next one."""
-        self._servers = servers
+    def viewed(self, old: View, new: View) -> bool:
+        """There is a new view: its servers write the next one. Whether shards have moved while the one under way was
+        written; it has to be given up then, which does not count as a failure.
+        """
+        self._servers = new.servers
+        moved = bool(self.missing) and (old.servers, old.ring) != (new.servers, new.ring)
+        self._stale = self._stale or moved
+        return moved
 
     def written(self, server: int, generation: int, error: str | None) -> bool:
         """A server has written its part, or says why not; True when it was the last to do so."""

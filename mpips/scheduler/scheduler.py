@@ -290,8 +290,7 @@ class Scheduler:
             self.results = {place: self.results[place] for place in self.results if place in new.identities[MAIN]}
         self._create(now)
         self._go_on(self._startup.viewed(old, new), now)
-        self._saving.viewed(new.servers)
-        if self._saving.missing and (old.servers, old.ring) != (new.servers, new.ring):
+        if self._saving.viewed(old, new):
             self.completed("shards have other servers now", now)
         self._reply(self._sums.viewed())
         if self.began and self._ending is None:

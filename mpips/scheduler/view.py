@@ -44,7 +44,7 @@ class View(msgspec.Struct, frozen=True):
     """Who does what. A later view has a larger number.
 
     A server stands at a place of the ring, which a spare may take over from it. Copies of shards move in the background
-    from where `ring` wants them to where `target` does; when all are there, that becomes the ring. Until then a dead
+    from where `ring` has them to where `target` does; when all are there, that becomes the ring. Until then a dead
     server stays in `ring`, since its chains tell where the other copies are.
 
     Parameters
@@ -56,7 +56,8 @@ class View(msgspec.Struct, frozen=True):
     ring, target : servers by their place on the ring, as copies are, and as they will be.
     parts : the rank that serves each part of the data.
     groups : the ranks of each group of workers, by their place in it.
-    identities : under which each of these places pushes: the rank that had it first.
+    identities : the number under which each of these places pushes: the rank of the worker that had it first; or, if
+        that had been one before, a number that no rank has.
     spares : ranks that wait for a role.
     lost : ranks that are dead, or were sent away.
     replicas : copies of a shard besides the one at its head, as far as there are servers for them.

@@ -1,7 +1,7 @@
 """Aggregation of one table on one server: an update is applied when all workers' pushes of a step are in. Pure.
 
-A step is the number of a worker's push to the table. The pushes of a step are summed in a fixed order of workers, so
-that the result is the same to the bit whatever the order of arrival.
+A step is the number of a worker's push to the table, a worker is known by its identity. The pushes of a step are summed
+in a fixed order of workers, so that the result is the same to the bit whatever the order of arrival.
 """
 
 from collections.abc import Callable, Sequence

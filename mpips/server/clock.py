@@ -1,8 +1,9 @@
 """The range vector clock of a table on a server: how far each worker's pushes are applied, by key range. Pure.
 
-A worker numbers its pushes to a table 1, 2, 3, …: the push's step. Neighbouring positions that are at the same step
-share one range, so a clock is as large as its workers' pushes are different, not as the table (Li et al. 2014, section
-4.1 and Algorithm 2). Positions are rows of a dense table, shards of a sparse one.
+The pushes of a worker to a table have numbers that only grow, their steps (see `mpips.worker.steps`); a worker is known
+by its identity, which another may take over. Neighbouring positions that are at the same step share one range, so a
+clock is as large as its workers' pushes are different, not as the table (Li et al. 2014, section 4.1 and Algorithm 2).
+Positions are rows of a dense table, shards of a sparse one.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 
 from mpips.errors import Error
 
-Entry = tuple[int, int, int, int]  # worker, lo, hi, step
+Entry = tuple[int, int, int, int]  # a worker's identity, lo, hi, step
 
 
 class ClockError(Error, ValueError):

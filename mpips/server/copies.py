@@ -30,8 +30,9 @@ class Copies:
     Attributes
     ----------
     before, after : (shards,) int64, the servers next to this one: changes come from one and go to the other; NOBODY
-        where there is none. A server after this one that is only getting a copy counts from when it has been sent it.
-    last : (shards,) bool, whether this server is the last of the chain.
+        where there is none. A server that is getting its copy from this one is after it once it has been sent that.
+    coming : (shards,) int64, the server after this one that is getting a copy, or is to get one; NOBODY where there is
+        none.
     paths : the path on which changes of each shard come; None where this server is the head, or has no part.
     clocks : what is applied to the copies, by path.
     sent : (shard, server) whose copy was sent to a server that is not of the settled chain yet.

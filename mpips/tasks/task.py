@@ -104,7 +104,7 @@ class Task(Generic[T]):
         Deadline
             after `timeout` seconds; the text names the task, and the ranks or tasks that are missing.
         PeerLost
-            when one of those ranks is dead.
+            when one of those ranks is dead, unless the fabric is `patient`, as it is in a job.
         TaskRefused
             when one of them would not do it.
         TaskLost

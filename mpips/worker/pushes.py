@@ -36,7 +36,15 @@ class NonFiniteError(Error, ValueError):
 
 
 class Part(NamedTuple):
-    """What one server is sent of a push: its rows, as segments of them, and if filters packed them where that lies."""
+    """What one server is sent of a push.
+
+    Parameters
+    ----------
+    server : its rank.
+    segments : which rows of the push, as ``[start, end)`` each; empty of a push to a range.
+    packed : offset of keys and of values, entries, and how filters packed them; None where they lie as they are.
+    again : whether it is sent because of a view, and not for the first time.
+    """
 
     server: int
     segments: list[Segment]
@@ -58,10 +66,11 @@ class Sending:
     Attributes
     ----------
     task, identity, step, lo, hi : of the push.
-    keys : (n,) uint64, grouped by server and shard; None for a range.
+    keys : (n,) uint64, grouped by server and shard; None for a range, and for a function.
     values : (n, push_width) of the table's dtype, in this order.
     slot : where keys and then values lie in the arena; None where filters packed them.
-    parts : what each server is sent that has not acknowledged it, by the part's number.
+    parts : what servers are sent and have not acknowledged, by the part's number.
+    numbers : how many parts there have been.
     placement : by which they were split.
     calling : the function; None for a push.
     """

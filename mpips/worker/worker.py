@@ -78,7 +78,7 @@ class Worker:
     ----------
     rank : its rank.
     group : the name of its group of workers.
-    index, count : its number in the group, and how many the group has.
+    index, count : its number in the group, and how many the group had when this worker began.
     tables : the job's tables by name.
     feature_groups : the key range of each field of the data, when their keys are from a dictionary.
     on_begin : called when the tables are there.

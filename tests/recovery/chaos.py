@@ -42,7 +42,7 @@ TRAIN = ROWS - ROWS // EVERY
 OWN, OWNERS = 8, 4  # rows of the table "counts" that only one worker pushes to, for each of the first few workers
 
 Values = dict[str, np.ndarray[Any, Any]]
-Steps = dict[tuple[int, int], np.ndarray[Any, Any]]
+Steps = dict[int, dict[int, np.ndarray[Any, Any]]]
 
 
 class Violation(AssertionError):
@@ -94,7 +94,7 @@ class Programs:
             if keys is None:
                 worker.settle()
                 found = pushed.pull(own).wait()
-                first = worker.rank == course.job.view.workers[worker.index]
+                first = worker.rank == course.job.view.workers[worker.index] and worker.rank in course.living
                 if (found < due[:, None]).any() or (first and (found != due[:, None]).any()):
                     course.problems.append(f"worker {worker.index} pulled {found[:, 0]} of its own rows, not {due}")
                 continue
@@ -126,7 +126,7 @@ class Programs:
                     continue
                 made[name] += 1
                 number, spec = tables[name]
-                steps = found.setdefault((number, identity), np.zeros(spec.positions, np.int64))
+                steps = found.setdefault(number, {}).setdefault(identity, np.zeros(spec.positions, np.int64))
                 steps[positions(np.array(keys, np.uint64), spec.kind == "dense", spec.shard_bits)] = made[name]
         return found
 
@@ -164,7 +164,7 @@ class LockStep:
     @classmethod
     def steps(cls, course: "Course") -> Steps:
         positions = cls.tables(course.schedule)[1].positions
-        return {(1, identity): np.full(positions, STEPS) for identity in course.job.view.workers}
+        return {1: {identity: np.full(positions, STEPS) for identity in course.job.view.workers}}
 
 
 class Batches:
@@ -246,6 +246,7 @@ class Course:
         self._due = self._kind.due(self) if schedule.faults else {}
         self._arrived: set[int] = set()  # ranks whose programs wait for the rest
         self._restless = "no program has come to its end"
+        self._looked = 0.0
         self._rested: float | None = None
         self._gone: dict[int, float] = {}  # when each rank was dead, or taken for dead
         shutil.rmtree(self._run, ignore_errors=True)
@@ -341,10 +342,12 @@ class Course:
 
     def _is_at_rest(self) -> bool:
         """Whether nothing will happen any more, as far as anyone can know; then everything is looked at."""
-        if self._rested is None and self.simulation.time > self.schedule.last + SEEN:
+        now = self.simulation.time
+        if self._rested is None and now > max(self.schedule.last + SEEN, self._looked + LOOKS):  # all workers ask
+            self._looked = now
             self._restless = self._why_restless()
             if not self._restless:
-                self._rested = self.simulation.time
+                self._rested = now
                 self.problems += invariants.of_copies(self.job, self.view, self.living)
                 self.problems += invariants.of_clocks(self.job, self.view, self._kind.steps(self))
                 self.held = invariants.values(self.job, self.view)

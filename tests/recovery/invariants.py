@@ -121,25 +121,25 @@ def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[
             yield f"{where}: number {copies.shards.numbers[shard]} at {rank}, {first.shards.numbers[shard]} at {head}"
 
 
-def of_clocks(job: SimulatedJob, view: View, due: dict[tuple[int, int], Array]) -> Iterator[str]:
+def of_clocks(job: SimulatedJob, view: View, due: dict[int, dict[int, Array]]) -> Iterator[str]:
     """At rest: every copy knows of every push that has changed it, by table and identity, at each position."""
-    servers = servers_of(job, view)
-    for (table, identity), steps in due.items():
-        spec = next(iter(servers.values())).tables[table].spec
-        for rank, server in servers.items():
-            copies, known = server._replication.tables[table], {}
+    for rank, server in servers_of(job, view).items():
+        for table, copies in enumerate(server._replication.tables):
+            spec = copies.shards.spec
+            known: dict[Any, dict[int, Array]] = {}  # by path and identity
             for shard in copies.shards.held:
                 path, (lo, hi) = copies.paths[shard], copies.positions(shard)
                 if path not in known:
-                    known[path] = np.zeros(spec.positions, np.int64)
-                    for worker, first, last, step in copies.clock(path).entries():
-                        if worker == identity:
-                            known[path][first:last] = step
-                if (known[path][lo:hi] < steps[lo:hi]).any():
-                    yield (
-                        f'shard {shard} of "{spec.name}" at {rank}: of worker {identity} the clock knows steps '
-                        f"{known[path][lo:hi].tolist()}, it must know {steps[lo:hi].tolist()}"
-                    )
+                    known[path] = {}
+                    for identity, first, last, step in copies.clock(path).entries():
+                        known[path].setdefault(identity, np.zeros(spec.positions, np.int64))[first:last] = step
+                for identity, steps in due.get(table, {}).items():
+                    knows = known[path].get(identity, np.zeros(spec.positions, np.int64))
+                    if (knows[lo:hi] < steps[lo:hi]).any():
+                        yield (
+                            f'shard {shard} of "{spec.name}" at {rank}: of worker {identity} the clock knows steps '
+                            f"{knows[lo:hi].tolist()}, it must know {steps[lo:hi].tolist()}"
+                        )
 
 
 def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) -> Iterator[str]:
@@ -210,7 +210,8 @@ def of_ends(
             if tables and all(_whole(servers, view, living, table) for table in range(tables)):
                 yield f"{reason}: but there is a copy of every shard"
         case "no server is left":
-            if any(rank in living for rank in (*view.servers, *view.spares)):
+            fit = [rank for rank in living if job.ranks[rank]._desk is None]  # a successor is nothing else
+            if any(rank in fit for rank in (*view.servers, *view.spares)):
                 yield f"{reason}: but there is one, or a spare"
         case "no worker is left":
             spares = view.spares if job.plan.on_worker_loss == "replace" else []

@@ -594,6 +594,22 @@ def test_a_checkpoint_that_every_server_has_written_is_completed_whatever_moves_
     assert logged(job.completed(), "checkpoint")[0]["generation"] == 1
 
 
+def test_a_last_checkpoint_that_is_given_up_again_and_again_because_shards_move_has_not_failed():
+    job = Job(replicas=1)
+    job.come_up()
+    job.scheduler.interrupt("enough", job.now)
+    moves = [lambda: lose(job, 2), lambda: settle(job), lambda: lose(job, 1), lambda: settle(job)]
+    assert len(moves) > LAST_RETRIES
+    effects = job.effects()
+    for generation, move in enumerate(moves, 1):
+        assert m.Checkpoint(generation) in messages(effects, SPARE) + messages(effects, 1)
+        effects = move()
+        assert logged(effects, "checkpoint failed")[0]["generation"] == generation
+        effects = job.tick(2.0)
+    job.hear(SPARE, m.Saved(len(moves) + 1, None))
+    assert end(job.completed()) == ("interrupted", "enough")
+
+
 def test_servers_count_again_when_shards_move_meanwhile():
     job = Job(passes=1, replicas=1)
     job.come_up()

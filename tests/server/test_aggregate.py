@@ -26,6 +26,7 @@ class Applied:
     def __init__(self, spec, workers=WORKERS, refuse=None):
         self.sums = []
         self.answers = []
+        self.dropped = []
         self.refuse = refuse
         self.aggregate = Aggregate(spec, workers, self.apply, applied)
 
@@ -35,7 +36,10 @@ class Applied:
         self.sums.append((lo, hi, None if keys is None else keys.tolist(), values.copy()))
 
     def add(self, worker, step, values, lo=0, hi=10, keys=None):
-        part = Part(lo, hi, keys, values, lambda error: self.answers.append((worker, step, error)))
+        part = Part(
+            lo, hi, keys, values,
+            lambda error: self.answers.append((worker, step, error)), lambda: self.dropped.append((worker, step)),
+        )  # fmt: skip
         self.aggregate.add(worker, step, part)
 
 
@@ -189,3 +193,29 @@ def test_parts_that_do_not_cover_the_same_are_refused_and_named(wrong, text):
     assert applied.aggregate.waiting() == {6: [2]}
     applied.add(2, 6, rows())
     assert len(applied.sums) == 1
+
+
+def test_parts_that_will_come_again_are_dropped_and_said_to_be():
+    found = Applied(DENSE)
+    found.add(4, 1, rows())
+    found.add(2, 1, rows())
+    found.aggregate.forget()
+    assert sorted(found.dropped) == [(2, 1), (4, 1)]
+    for worker in WORKERS:
+        found.add(worker, 1, rows())
+    assert found.answers == [(worker, 1, None) for worker in WORKERS]
+
+
+def test_a_step_that_only_waited_for_workers_that_are_gone_is_over():
+    found = Applied(DENSE)
+    for worker in (4, 9, 2):
+        found.add(worker, 1, rows(worker))
+    found.add(2, 2, rows())
+    found.aggregate.keep([4, 2])
+    assert found.dropped == [(9, 1)]
+    assert found.answers == [(4, 1, None), (2, 1, None)]
+    assert found.sums[0][3][0, 0] == 6.0
+    found.add(4, 2, rows())
+    assert found.answers[2:] == [(4, 2, None), (2, 2, None)]
+    with pytest.raises(AggregateError, match="worker 9"):
+        found.add(9, 3, rows())

@@ -112,10 +112,15 @@ def test_every_generation_is_whole_whatever_shards_move_while_it_is_written(tmp_
         rest(worker._fabric, 0.6)
 
     plan = program_plan(
-        program, table(kind=kind, rows=keys.size, rule={"name": "adagrad"}), roles=Roles(servers=3, data_servers=0, workers=1, spares=1),
-        run=tmp_path, saves=True, save_every=0.01, keep=1_000, replicas=0,
+        program,
+        table(kind=kind, rows=keys.size, rule={"name": "adagrad"}),
+        roles=Roles(servers=3, data_servers=0, workers=1, spares=1),
+        run=tmp_path,
+        saves=True,
+        save_every=0.01,
+        keep=1_000,
         scales=(Scale(at=0.05, servers=4), Scale(at=0.4, servers=2)),
-    )  # fmt: skip
+    )
     SimulatedJob(plan, [0] * 6, 1, latency=SLOW).run().results  # noqa: B018
     found = generations(tmp_path)
     assert len(found) > 2
