@@ -297,7 +297,8 @@ class Course:
         worker.settle()
         self._arrived.add(worker.rank)
         worker.idle(self._is_at_rest)
-        if worker._fabric.space.used > used:
+        space = worker._fabric.space  # what is kept for a rank that may come back has been given back
+        if space.used - sum(space._taken[offset] for offset in space._given_back) > used:
             self.problems.append(f"worker {worker.rank} has not given all of its arena back")
         if worker._issued._open:
             self.problems.append(f"worker {worker.rank} has tasks open: {worker._issued._open}")

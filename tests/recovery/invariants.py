@@ -156,7 +156,8 @@ def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) 
         yield f"server {rank} has tasks open: {unfinished}"
     this = job.ranks[rank]
     if this._data_server is None and this._worker is None:
-        stretches, shards = len(this._fabric.space._taken), sum(len(table.held) for table in server.tables)
+        space, shards = this._fabric.space, sum(len(table.held) for table in server.tables)
+        stretches = len(space._taken) - len(space._given_back)
         if stretches != shards:
             yield f"server {rank} has {stretches - shards} stretches of its arena too many"
 
