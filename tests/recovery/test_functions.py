@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mpips import function, shard_function
+from mpips.functions import FUNCTIONS
 from mpips.scheduler.view import Roles
 from mpips.tasks import TaskLost
 from tests.recovery.test_lock_step import beyond, contents
@@ -20,6 +21,14 @@ def add_to_all(keys, values, state, argument):
     """Add a number to every value; how many there are."""
     values += argument[0]
     return float(keys.size)
+
+
+ADD_TO_ALL = FUNCTIONS.pop("add_to_all")  # known in these tests alone
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch):
+    monkeypatch.setitem(FUNCTIONS, "add_to_all", ADD_TO_ALL)
 
 
 def program(worker):
