@@ -141,6 +141,28 @@ def rest(fabric: Fabric, seconds: float) -> None:
     fabric.wait(lambda: fabric.now() >= until, "the time to pass")
 
 
+class Count:
+    """An algorithm that counts the rows that it is given."""
+
+    def __init__(self, worker):
+        self._table = worker.table("w")
+
+    def train(self, batch):
+        self._table.push([0], [float(len(batch))])
+        return float(len(batch))
+
+    def evaluate(self, batch, histogram):
+        histogram[:, 0] += len(batch) // 2
+        return 1.0
+
+
+def count(worker):
+    """Have all batches counted, and when everyone has, look at the sum."""
+    worker.train(Count(worker))
+    worker.sum(1.0).wait()
+    return float(worker.table("w").pull([0]).wait()[0])
+
+
 def libsvm(path: Path, rows: int, features: int, rng: np.random.Generator, per_row: int = 6) -> None:
     """Write random rows whose labels depend on their features."""
     truth = rng.normal(size=features)

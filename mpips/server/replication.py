@@ -39,7 +39,8 @@ class Sent(NamedTuple):
     """A change that the next of a chain has not acknowledged.
 
     Its rows are packed as a blob, which is at a slot of the arena once there is room; `shape` is the number of shards
-    and of rows, and whether they are runs.
+    and of rows, and whether they are runs. One that `lingers` has been sent on another way, and is kept only because
+    the old successor may still be reading it.
     """
 
     successor: int
@@ -51,6 +52,7 @@ class Sent(NamedTuple):
     slot: int | None
     steps: list[Entry]
     then: Then
+    lingers: bool = False
 
     def rows(self, spec: TableSpec) -> Rows:
         """What has changed."""
@@ -286,7 +288,7 @@ class Replication:
                 lambda sent: (
                     sent.kind == "rows"
                     and sent.table == message.table
-                    and sent.then is not _nothing
+                    and not sent.lingers
                     and bool(np.isin(known, sent.rows(shards.spec).shards).any())
                 ),
                 countdown.one_more(),
@@ -420,15 +422,13 @@ class Replication:
             if stays.all():
                 continue
             countdown = Countdown(sent.then)
-            for successor in np.unique(after[~stays]).tolist() if sent.kind == "rows" else ():
-                if successor != NOBODY:
-                    part = rows.only(after == successor)
-                    self._send(successor, sent.table, sent.applied, "rows", part, sent.steps, countdown.one_more())
+            if sent.kind == "rows":
+                self._down(sent.table, sent.applied, rows.only(~stays), sent.steps, countdown.one_more())
             if stays.any():
                 self._sent[number] = sent._replace(then=countdown.done)
                 continue
             countdown.done()
-            self._sent[number] = sent._replace(then=_nothing)
+            self._sent[number] = sent._replace(then=_nothing, lingers=True)
             if sent.successor in self._view.lost or sent.slot is None:
                 self._done(number)
 

@@ -11,7 +11,7 @@ from mpips.scheduler.chains import chains_of
 from mpips.scheduler.succession import with_standbys
 from mpips.scheduler.view import Roles
 from tests.recovery.test_failover import check, reader
-from tests.simulated import PLACES, SLOW, SimulatedJob, libsvm, program_plan, table
+from tests.simulated import PLACES, SLOW, SimulatedJob, count, libsvm, program_plan, table
 
 ROWS, PASSES = 800, 3
 TRAINED = ROWS * 4 // 5
@@ -21,28 +21,6 @@ LIMIT = 60.0
 ROLES = Roles(servers=2, data_servers=1, workers=2, spares=2)
 RANKS = 8
 SPEC = table("w", rows=100)
-
-
-class Count:
-    """An algorithm that counts the rows that it is given."""
-
-    def __init__(self, worker):
-        self._table = worker.table("w")
-
-    def train(self, batch):
-        self._table.push([0], [float(len(batch))])
-        return float(len(batch))
-
-    def evaluate(self, batch, histogram):
-        histogram[:, 0] += len(batch) // 2
-        return 1.0
-
-
-def count(worker):
-    """Have all batches counted, and when everyone has, look at the sum."""
-    worker.train(Count(worker))
-    worker.sum(1.0).wait()
-    return float(worker.table("w").pull([0]).wait()[0])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.messages import FromScheduler
 from mpips.scheduler.succession import standbys
 from mpips.scheduler.view import Roles
-from tests.simulated import PLACES, SLOW, SimulatedJob, libsvm, program_plan, table
+from tests.simulated import PLACES, SLOW, SimulatedJob, count, libsvm, program_plan, table
 
 ROWS, PASSES = 800, 2
 TRAINED = ROWS * 4 // 5
@@ -20,28 +20,6 @@ ROLES = {
     "a data server": Roles(servers=2, data_servers=2, workers=2),
     "a server": Roles(servers=2, data_servers=0, workers=2),
 }
-
-
-class Count:
-    """An algorithm that counts the rows that it is given."""
-
-    def __init__(self, worker):
-        self._table = worker.table("w")
-
-    def train(self, batch):
-        self._table.push([0], [float(len(batch))])
-        return float(len(batch))
-
-    def evaluate(self, batch, histogram):
-        histogram[:, 0] += len(batch) // 2
-        return 1.0
-
-
-def count(worker):
-    """Have all batches counted, and when everyone has, look at the sum."""
-    worker.train(Count(worker))
-    worker.sum(1.0).wait()
-    return float(worker.table("w").pull([0]).wait()[0])
 
 
 @pytest.fixture(scope="module")
