@@ -505,8 +505,9 @@ class Change(Message, frozen=True):
 
 
 class ChangeTaken(Message, frozen=True):
-    """Next of a chain → server: your change is here, and at every copy after mine."""
+    """Next of a chain → server: your change is here, and at every copy after mine in the chains of my view."""
 
+    view: int
     number: int
 
 

@@ -22,7 +22,7 @@ from mpips.messages import Failed, Hello, Message, NewView, Snapshot, Stop, View
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
-from mpips.scheduler.desk import Desk, begin, results_of
+from mpips.scheduler.desk import Desk, SentAway, begin, results_of
 from mpips.scheduler.line import Line
 from mpips.scheduler.pulse import Pulse
 from mpips.scheduler.replica import Replica, pack
@@ -40,10 +40,6 @@ PATIENCE = 1.0  # seconds for a standby that this rank has not heard of yet to s
 
 class Stopped(Error):
     """The scheduler has ended the job while this rank's program was running."""
-
-
-class SentAway(Error):
-    """The others have taken this rank for dead, and go on without it."""
 
 
 def load_numba() -> None:
@@ -396,14 +392,15 @@ class Rank:
 
     def _give_up(self) -> Outcome:
         """The scheduler is dead, and nobody follows it, as far as this rank knows: others, who may know of a later view
-        in which it is this rank that follows, are told.
+        in which it is this rank that follows, are told. If it had come to write how the job ended, that is the end.
         """
-        reason = f"rank {self.view.scheduler} (scheduler) died"
         record = Record(self._plan.run, fresh=False)
-        if not record.ended:
-            self._leave_result(record, reason)
-        self._announce("failed", reason)
-        return Outcome("failed", reason, [])
+        end = record.end
+        if end is None:
+            end = "failed", f"rank {self.view.scheduler} (scheduler) died"
+            self._leave_result(record, end[1])
+        self._announce(*end)
+        return Outcome(*end, [])
 
     def _announce(self, exit_: str, reason: str) -> None:
         """Stop all others, in place of a scheduler that can't."""
@@ -413,5 +410,5 @@ class Rank:
 
     def _leave_result(self, record: Record, reason: str) -> None:
         """Say how the job ended, in place of a scheduler that can't."""
-        record.event({"event": "end", "exit": "failed", "reason": reason})
-        record.result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self.view.counts()})
+        if record.first_result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self.view.counts()}):
+            record.event({"event": "end", "exit": "failed", "reason": reason})

@@ -23,9 +23,19 @@ def unusable(run: Path, error: OSError) -> RunFolderError:
 EVENTS = "metrics.jsonl"
 RANKS = "ranks.json"
 RESULT = "result.json"
+SUCCESSOR = "successor.json"
 RECOVERY = "recovery"
 STAGES = dict.fromkeys(("detected", "view", "acknowledged", "whole"))
 RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't keep a job from saying how it ended
+
+
+def forget_end(run: Path | None) -> None:
+    """Drop what a job of before has left of its end: from now on it is another's. To be called before any rank of that
+    can die.
+    """
+    for name in (RESULT, SUCCESSOR) if run is not None else ():
+        with contextlib.suppress(OSError):
+            (run / name).unlink(missing_ok=True)
 
 
 class Record:
@@ -48,16 +58,34 @@ class Record:
         if run is not None and fresh:
             try:
                 run.mkdir(parents=True, exist_ok=True)
-                for name in (EVENTS, RANKS, RESULT):
+                for name in (EVENTS, RANKS, RESULT, SUCCESSOR):
                     (run / name).unlink(missing_ok=True)
             except OSError as error:
                 raise unusable(run, error) from error
             self._reserve(run)
 
     @property
-    def ended(self) -> bool:
-        """Whether it is written what came of the job."""
-        return self._run is not None and (self._run / RESULT).exists()
+    def end(self) -> tuple[str, str] | None:
+        """How the job has ended and why, once that is written."""
+        result = self._read(RESULT)
+        return None if result is None else (result["exit"], result["reason"])
+
+    def successor(self, view: int) -> int | None:
+        """The rank that has taken the scheduler's place in a later view than this, if one has."""
+        found = self._read(SUCCESSOR)
+        return found["rank"] if found is not None and found["view"] > view else None
+
+    def succeed(self, rank: int, view: int) -> None:
+        """A rank takes the scheduler's place, and makes this view. Who is only taken for dead finds that here."""
+        self._replace(SUCCESSOR, {"rank": rank, "view": view})
+
+    def _read(self, name: str) -> Any:
+        if self._run is None:
+            return None
+        try:
+            return json.loads((self._run / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def last_event(self) -> int:
         """The number of the last event that is written, 0 if none with a number is.
@@ -122,12 +150,15 @@ class Record:
 
     def ranks(self, ranks: list[dict[str, Any]]) -> None:
         """Replace the list of ranks: rank, role, whether it is a standby of the scheduler, host, pid."""
+        self._replace(RANKS, ranks)
+
+    def _replace(self, name: str, content: Any) -> None:
         if self._run is None:
             return
-        temporary = (self._run / RANKS).with_suffix(".tmp")
+        temporary = (self._run / name).with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(ranks, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self._run / RANKS)
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, self._run / name)
         except OSError as error:
             self._complain(error)
 
@@ -143,6 +174,23 @@ class Record:
             os.replace(reserved, self._run / RESULT)
         except OSError as error:
             self._complain(error)
+
+    def first_result(self, result: dict[str, Any]) -> bool:
+        """Write what came of the job, unless another rank has done so; whether this one did."""
+        if self._run is None:
+            return False
+        own = (self._run / RESULT).with_suffix(f".{os.getpid()}.tmp")
+        try:
+            own.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            os.link(own, self._run / RESULT)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            self._complain(error)
+            return False
+        finally:
+            own.unlink(missing_ok=True)
+        return True
 
     @staticmethod
     def _reserved(run: Path) -> Path:

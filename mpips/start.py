@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpips.errors import Error
 from mpips.plan import Delay, Group, Memory, Plan, Scale, arenas, check_scales
+from mpips.record import forget_end
 from mpips.rule import fitted
 from mpips.scheduler.spec import OnWorkerLoss
 from mpips.scheduler.view import Roles, assign
@@ -46,6 +47,8 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
         role = view.role(here.rank).replace(" ", "_")
         remedy = REMEDY.format(role="server, data_server or worker" if role == "spare" else role)
+        if here.rank == 0:
+            forget_end(plan.run)
         fabric = MpiFabric(nodes, sizes[here.rank], remedy)
     except MPI.Exception as error:
         _complain("failed", f"MPI did not start: {error.Get_error_string()}")

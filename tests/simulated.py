@@ -11,6 +11,7 @@ from mpips.fabric.sim import SimFabric, Simulation
 from mpips.messages import CreateTables, Message, ToScheduler, decode
 from mpips.plan import MB, Memory, Plan
 from mpips.rank import Outcome, Rank
+from mpips.record import forget_end
 from mpips.rule import fitted
 from mpips.scheduler.view import Roles, View, assign
 from mpips.server.server import Server
@@ -67,6 +68,7 @@ class SimulatedJob:
             self.ranks[fabric.rank] = Rank(fabric, self.view, self.plan, self.resume)
             return self.ranks[fabric.rank].live()
 
+        forget_end(self.plan.run)
         self.outcomes = self.simulation.run(live, limit)
         return self
 

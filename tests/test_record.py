@@ -55,7 +55,7 @@ def test_recoveries_are_told_by_their_stages(tmp_path, monkeypatch):
 def test_a_job_without_a_run_folder_records_nothing():
     record = Record(None)
     record.event({"event": "start"}, 1)
-    assert (record.last_event(), record.recoveries(), record.ended) == (0, [], False)
+    assert (record.last_event(), record.recoveries(), record.end, record.successor(0)) == (0, [], None, None)
 
 
 def test_an_event_that_another_scheduler_has_written_is_left_out(tmp_path):

@@ -84,6 +84,10 @@ def _usable(plan: Plan, record: Record) -> list[Resume]:
     return usable
 
 
+class SentAway(Error):
+    """The others have taken this rank for dead, and go on without it."""
+
+
 class Desk:
     """Registers the scheduler's handlers at a fabric.
 
@@ -133,7 +137,13 @@ class Desk:
         """Go on in the place of a scheduler that has died, or is taken for dead as a `silent` one: with the dead that
         it may not have known of, with what it may have left undone (events, a generation that is not complete, the
         result), and with all that ranks may not have heard.
+
+        Raises
+        ------
+        SentAway
+            when another rank has done so already.
         """
+        self._see_that_nobody_has_succeeded()
         replica, written = self.replica, self._record.last_event()
         undone: list[Action] = [event for event in replica.unwritten if event.number > written]
         undone += [answer for _, answer in replica.unanswered]
@@ -148,8 +158,17 @@ class Desk:
         undone += replica.again()
         self._undone.extend((replica.index, action) for action in undone)
         self._view = replica.scheduler.view
+        self._record.succeed(self._fabric.rank, self._view.number)
         self._call_standbys()
         self._write_ranks()
+
+    def _see_that_nobody_has_succeeded(self) -> None:
+        """Raise `SentAway` when a rank has taken this one's place: this one was silent for a while, and those that took
+        it for dead may have died since.
+        """
+        successor = self._record.successor(self._view.number)
+        if successor is not None:
+            raise SentAway(f"rank {self._fabric.rank} was taken for dead; rank {successor} came to be the scheduler")
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 
@@ -180,8 +199,15 @@ class Desk:
         return self._send_inputs()
 
     def lost(self, rank: int, silent: bool = False) -> None:
-        """A rank is dead, or taken for dead as a `silent` one."""
-        self._mirrored.pop(rank, None)
+        """A rank is dead, or taken for dead as a `silent` one.
+
+        Raises
+        ------
+        SentAway
+            when that one was a standby that had taken this rank's place.
+        """
+        if self._mirrored.pop(rank, None) is not None:
+            self._see_that_nobody_has_succeeded()
         if rank in self.replica.sessions:
             self._take(Died(self._now(), rank, silent))
         self._carry_out()

@@ -24,16 +24,15 @@ class Standby:
         self.ahead = 0.0
         self._fabric = fabric
         self._plan = plan
-        self._view = 0
         self._scheduler = -1
         fabric.on(Snapshot, self._begin)
         fabric.on(Inputs, self._apply)
 
     def _begin(self, source: int, message: Snapshot) -> None:
-        have = (self._view, self.replica.index) if self.replica is not None else (0, 0)
+        have = (self.replica.scheduler.view.number, self.replica.index) if self.replica is not None else (0, 0)
         if (message.view, message.index) < have:
             return  # from a scheduler that has been followed by another, or from who knows less
-        self._view, self._scheduler = message.view, source
+        self._scheduler = source
         self.replica = unpack(message.state, self._plan)
         self.ahead = self.replica.time - self._fabric.now()
         self._fabric.send(source, Mirrored(message.index))

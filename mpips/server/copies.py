@@ -1,6 +1,6 @@
 """Where a server stands in the chains of a table's shards, and which pushes are applied to its copies."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Copies:
     ----------
     before, after : (shards,) int64, the servers next to this one: changes come from one and go to the other; NOBODY
         where there is none. A server that is getting its copy from this one is after it once it has been sent that.
+    since : (shards,) int64, the view since which `before` is what it is; what has been sent in one before that is not
+        for the copy that is here now.
     coming : (shards,) int64, the server after this one that is getting a copy, or is to get one; NOBODY where there is
         none.
     paths : the path on which changes of each shard come; None where this server is the head, or has no part.
@@ -43,6 +45,7 @@ class Copies:
         self.shards = shards
         self.before = np.full(count, NOBODY, np.int64)
         self.after = np.full(count, NOBODY, np.int64)
+        self.since = np.zeros(count, np.int64)
         self.coming = np.full(count, NOBODY, np.int64)
         self.paths: list[Path | None] = [None] * count
         self.clocks: dict[Path, RangeClock] = {}
@@ -61,6 +64,12 @@ class Copies:
     def have_successors(self) -> bool:
         """Whether a server comes after this one in any chain."""
         return bool((self.after != NOBODY).any() or (self.coming != NOBODY).any())
+
+    def accepts(self, shards: Any, source: int, view: int) -> Any:
+        """Whether changes of shards, (n,) int64 or one of them, that a server has sent in a view are for the copies
+        that are here; (n,) bool, or one.
+        """
+        return (self.before[shards] == source) & (self.since[shards] <= view)
 
     def positions(self, shard: int) -> tuple[int, int]:
         """The positions of a shard that clocks count."""
@@ -97,6 +106,8 @@ class Copies:
                     entries = self.clock(self.paths[shard]).entries(lo, hi)
                     self.clock(path).assign(lo, hi, entries)
                 self.paths[shard] = path
+            if before != self.before[shard]:
+                self.since[shard] = view.number
             self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
         self.sent = {(shard, server) for shard, server in self.sent if self.after[shard] == server}
         shards.led = led

@@ -263,7 +263,7 @@ class Replication:
         copies = self.tables[message.table]
         shards = copies.shards
         mine = shards.numbers[rows.shards]
-        accepted = copies.before[rows.shards] == source
+        accepted = copies.accepts(rows.shards, source, message.view)
         new = accepted & (rows.numbers > mine)
         if (rows.numbers[new] != mine[new] + 1).any():
             raise CopyError(
@@ -276,10 +276,7 @@ class Replication:
             shards.numbers[fresh.shards] = fresh.numbers
             self._advance(copies, fresh, message)
 
-        def acknowledge() -> None:
-            self._fabric.send(source, ChangeTaken(message.number))
-
-        countdown = Countdown(acknowledge)
+        countdown = Countdown(lambda: self._acknowledge(source, message))
         if fresh.shards.size:
             self._down(message.table, message.applied, fresh, message.steps, countdown.one_more())
         known = rows.shards[accepted & ~new]  # on a way that is none any more nobody waits for the acknowledgement
@@ -316,7 +313,7 @@ class Replication:
         copies, shard = self.tables[message.table], int(rows.shards[0])
         shards, key = copies.shards, (message.table, int(rows.shards[0]))
         later = shard in shards.held and rows.numbers[0] > shards.numbers[shard]
-        if copies.before[shard] == source and (key in self._missing or later):
+        if copies.accepts(shard, source, message.view) and (key in self._missing or later):
             if message.kind == "whole":
                 if shard in shards.held:
                     shards.clear_shard(shard)
@@ -331,7 +328,14 @@ class Replication:
                 self._send(int(copies.after[shard]), message.table, NO_VIEW, "whole", rows, message.steps, _nothing)
             self._missing.discard(key)
             self._tell_when_whole()
-        self._fabric.send(source, ChangeTaken(message.number))
+        self._acknowledge(source, message)
+
+    def _acknowledge(self, source: int, message: Change) -> None:
+        """Tell the server before this one that all has been done for a change that can be done in this view: the copy
+        after this one may be of another chain now, and the one before must know that before it relies on it.
+        """
+        assert self._view is not None
+        self._fabric.send(source, ChangeTaken(self._view.number, message.number))
 
     def _tell_when_whole(self) -> None:
         assert self._view is not None

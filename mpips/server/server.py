@@ -62,7 +62,7 @@ Array = np.ndarray[Any, Any]
 EMPTY = np.empty(0, np.uint8)
 
 
-ViewedMessage = Push | Pull | PullScan | CallShards | Change | ShardsWanted
+ViewedMessage = Push | Pull | PullScan | CallShards | Change | ChangeTaken | ShardsWanted
 
 
 Applied = Callable[[int, int, int, Array | None, Callable[[], None]], None]
@@ -132,11 +132,11 @@ class Server:
             PullScan: self._pull_scan,
             CallShards: self._call,
             Change: self._replication.change,
+            ChangeTaken: self._replication.taken,
             ShardsWanted: self._replication.wanted,
         }
         for kind in self._handlers:
             fabric.on(kind, self._of_view)
-        fabric.on(ChangeTaken, self._replication.taken)
         fabric.on(Drain, self._drain)
         fabric.on(Release, self._release)
         fabric.on(Taken, self._taken)
@@ -213,7 +213,7 @@ class Server:
         """
         if message.view > self._view.number or not self.tables:
             self._early.append((source, message))
-        elif isinstance(message, Change | ShardsWanted) or message.view >= self._since[message.table]:
+        elif isinstance(message, Change | ChangeTaken | ShardsWanted) or message.view >= self._since[message.table]:
             self._handlers[type(message)](source, message)
 
     def viewed(self, old: View, new: View) -> None:
@@ -368,7 +368,7 @@ class Server:
         def run() -> None:
             self._incoming.request(source, message, answer)
 
-        self._received.take(source, message.time, message.after, run)
+        self._received.take(source, message.time, message.after, run, (message.table, source), queued=False)
 
     def _pull_scan(self, source: int, message: PullScan) -> None:
         def run() -> None:
@@ -381,7 +381,7 @@ class Server:
 
             self._leave(source, message.time, [keys, values], reply)
 
-        self._received.take(source, message.time, message.after, run)
+        self._received.take(source, message.time, message.after, run, (message.table, source), queued=False)
 
     def _call(self, source: int, message: CallShards) -> None:
         writes = message.step > 0
@@ -393,8 +393,8 @@ class Server:
             argument = (message.argument, message.numbers, "float64")
             self._incoming.read(source, [argument], lambda read: self._run_function(source, message, read[0]))
 
-        lane = (message.table, source) if writes else None
-        self._received.take(source, message.time, message.after, read, lane, message.part)
+        lane = message.table, source
+        self._received.take(source, message.time, message.after, read, lane, message.part, queued=writes)
 
     def _run_function(self, source: int, message: CallShards, argument: Array) -> None:
         """Run a function on the shards that are led: one that writes on those where this call is not a repetition."""

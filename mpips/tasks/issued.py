@@ -1,7 +1,8 @@
 """The tasks that a rank has issued: numbers them, sends each when its time has come, takes the replies.
 
 A dependency is honoured by the receiver where it can be: when every rank that a task goes to was also asked to do the
-tasks before it, their times are sent along, and it is sent at once. Else the caller holds it back.
+tasks before it, which are of one lane, their times are sent along, and it is sent at once. Else the caller holds it
+back.
 """
 
 from collections.abc import Callable, Iterable
@@ -84,6 +85,7 @@ class Issued:
         on_reply: OnReply | None = None,
         lane: Lane | None = None,
         personal: bool = False,
+        queued: bool = True,
     ) -> None:
         """Send a task to its peers, once what it comes after is finished, or the peers can see to that.
 
@@ -91,7 +93,10 @@ class Issued:
         ----------
         send : sends the messages, given the task's time and the times of the tasks that it comes after.
         on_reply : takes each peer's reply, and calls `received` when it has read it; None: a reply is enough.
-        lane : tasks of one lane are sent in the order in which they were issued.
+        lane : tasks of one lane are sent in the order in which they were issued, and peers can see to what comes after
+            them in this lane.
+        queued : whether it is one of the lane's tasks; else it may come after them, and peers can't see to what comes
+            after it, since it may be asked of others at another time.
         personal : whether no other rank can do what a peer that dies has left; then the task fails.
         """
         task.on_reply = on_reply
@@ -100,15 +105,18 @@ class Issued:
         if personal:
             self._personal.add(task)
             task.on_end(lambda: self._personal.discard(task))
-        if not task.before and (lane is None or not lane.queue):
+        task.kept_by = lane if queued else task
+        queue = lane if queued else None
+        if not task.before and (queue is None or not queue.queue):
             self._go(task, asked, send)
             return
-        task.behind = lane.queue[-1].owner if lane is not None and lane.queue else None
-        turn = lane.add(lambda: self._go(task, asked, send), task) if lane is not None else None
+        task.behind = queue.queue[-1].owner if queue is not None and queue.queue else None
+        turn = queue.add(lambda: self._go(task, asked, send), task) if queue is not None else None
 
         def attempt() -> None:
             for other in task.before:
-                seen_to = other.time and asked <= other.asked and not other.waits_for_subtasks
+                kept = other.kept_by is lane and asked <= other.asked
+                seen_to = other.time and kept and not other.waits_for_subtasks
                 if not other.finished and not seen_to:
                     other.on_end(attempt)
                     return

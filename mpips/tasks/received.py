@@ -43,6 +43,7 @@ class Received:
         self._open: dict[_Key, _Open] = {}
         self._failed: dict[_Key, _Failure] = {}
         self._lanes: dict[tuple[Hashable, int], Lane] = {}
+        self._reads: dict[tuple[Hashable, int], set[_Key]] = {}  # those that wait for tasks of a lane
         self._afterwards = Afterwards()
 
     def take(
@@ -53,11 +54,12 @@ class Received:
         run: Callable[[], None],
         lane: tuple[Hashable, int] | None = None,
         part: int = 0,
+        queued: bool = True,
     ) -> None:
         """Have `run` called once the tasks of `source` with the times `after` are done here; then call `done`.
 
-        Tasks of one lane, a subject and a source, are begun in the order in which they came. A repetition of one that
-        is under way is left out: its answer is still to come.
+        Tasks of one lane, a subject and a source, are begun in the order in which they came; one that is not `queued`
+        only comes after some of them. A repetition of one that is under way is left out: its answer is still to come.
         """
         key = (source, time)
         known = self._open.get(key)
@@ -67,10 +69,10 @@ class Received:
             return
         else:
             known.parts.add(part)
-        if not after and lane is None:
+        if not after and (lane is None or not queued):
             run()
             return
-        queue = self._lanes.get(lane) if lane is not None else None
+        queue = self._lanes.get(lane) if lane is not None and queued else None
         if not after and (queue is None or not queue.queue):
             run()
             return
@@ -79,7 +81,7 @@ class Received:
             reason = f"it comes after task {unknown[0]}, which rank {source} has not asked for here"
             self.refuse(source, time, reason, part)
             return
-        if lane is not None and queue is None:
+        if lane is not None and queued and queue is None:
             queue = self._lanes[lane] = Lane()
         turn = queue.add(lambda: self._begin(key, part, after, run), (key, part)) if queue is not None else None
         begin = turn.come if turn is not None else lambda: self._begin(key, part, after, run)
@@ -88,10 +90,15 @@ class Received:
             begin()
             return
         missing = [len(left)]
+        reads = self._reads.setdefault(lane, set()) if lane is not None and not queued else None
+        if reads is not None:
+            reads.add(key)
 
         def one() -> None:
             missing[0] -= 1
-            if missing[0] == 0:
+            if missing[0] == 0 and part in self._parts(key):
+                if reads is not None:
+                    reads.discard(key)
                 begin()
 
         for other in left:
@@ -117,24 +124,32 @@ class Received:
             self._afterwards.run(known.then)
 
     def drop(self, source: int, time: int, part: int) -> None:
-        """A part was not begun, and its source will ask for it again: what comes after it waits for that."""
-        known = self._open.get((source, time))
-        if known is not None:
-            known.parts.discard(part)
+        """A part will not be done: its source asks for it again, of this rank or another."""
+        self.done(source, time, part)
+
+    def _parts(self, key: _Key) -> set[int]:
+        known = self._open.get(key)
+        return known.parts if known is not None else set()
 
     def forget(self, source: int) -> None:
         """A source is dead: nothing that it asked for, and that is not begun, will be."""
         for key in [key for key in self._open if key[0] == source]:
             del self._open[key]
-        for lane in [lane for lane in self._lanes if lane[1] == source]:
-            del self._lanes[lane]
+        for lanes in (self._lanes, self._reads):
+            for lane in [lane for lane in lanes if lane[1] == source]:
+                del lanes[lane]
 
     def leave(self, subject: Hashable) -> None:
         """Drop what waits in the lanes of a subject: its sources will ask for it again."""
+        dropped = [(key, 0) for lane in self._reads if lane[0] == subject for key in self._reads[lane]]
         for lane in [lane for lane in self._lanes if lane[0] == subject]:
-            for turn in self._lanes.pop(lane).queue:
-                (source, time), part = turn.owner
-                self.drop(source, time, part)
+            dropped += [turn.owner for turn in self._lanes.pop(lane).queue]
+        for key, part in dropped:
+            self._parts(key).discard(part)
+        for key, part in dropped:
+            self.done(*key, part)
+        for lane in [lane for lane in self._reads if lane[0] == subject]:
+            del self._reads[lane]
 
     def refuse(self, source: int, time: int, reason: str, part: int = 0) -> None:
         """The task can't be done: say so; those that come after it fail too."""

@@ -47,6 +47,7 @@ class Task(Generic[T]):
     peers : those of them whose reply is missing.
     before : tasks that it comes after, as long as it is not finished.
     behind : the task that was queued before it in its lane, as long as it is queued itself.
+    kept_by : the lane in which its peers keep the order of what comes after it; None for that of no lane.
     sent : whether it is too late for it to come after anything else.
     """
 
@@ -61,6 +62,7 @@ class Task(Generic[T]):
         "asked",
         "before",
         "behind",
+        "kept_by",
         "on_reply",
         "peers",
         "sent",
@@ -75,6 +77,7 @@ class Task(Generic[T]):
         self.peers: set[int] = set()
         self.before: list[Task[Any]] = []
         self.behind: Task[Any] | None = None
+        self.kept_by: Any = None
         self.sent = False
         self.on_reply: Callable[[int, Any], None] | None = None
         self._issued = issued

@@ -39,6 +39,7 @@ class Far:
     placement : which server has which shard.
     fabric, issued : this worker's.
     outgoing : what this worker sends to the table's servers.
+    lane : of its pushes to them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Far:
         fabric: Fabric,
         issued: Issued,
         outgoing: Outgoing,
+        lane: Lane,
     ) -> None:
         self._spec = spec
         self._index = index
@@ -57,6 +59,7 @@ class Far:
         self._fabric = fabric
         self._issued = issued
         self._outgoing = outgoing
+        self._lane = lane
         self._answers: dict[int, Lane] = {}
         self.viewed(placement)
 
@@ -120,7 +123,7 @@ class Far:
 
             self._fetch_answer(task, source, reply, asked[source], arrived)
 
-        self._issued.issue(task, groups, send, after, answered)
+        self._issued.issue(task, groups, send, after, answered, self._lane, queued=False)
 
     def _fetch_answer(
         self, task: Task[Any], server: int, reply: PullReply, asked: Array, then: Callable[[Array, Array], None]
@@ -193,7 +196,7 @@ class Far:
                 source, reply.keys, keys, lambda: self._fabric.fetch(source, reply.values, values, arrived)
             )
 
-        self._issued.issue(task, self._servers.values(), send, after, answered)
+        self._issued.issue(task, self._servers.values(), send, after, answered, self._lane, queued=False)
 
     def _take(self, task: Task[Any], source: int, finish: Callable[[], None]) -> None:
         self._fabric.send(source, Taken(task.time))

@@ -425,7 +425,7 @@ class Pushes:
             self._lay_plain(sending)
         numbers = [sending.add(Part(server, segments[server], again=True)) for server in sorted(segments)]
         task.peers = {part.server for part in sending.parts.values()}
-        task.asked |= task.peers
+        task.asked = (task.asked - changed) | task.peers
         return numbers
 
     def _segments(self, sending: Sending, parts: Iterable[Part]) -> dict[int, list[Segment]]:

@@ -100,9 +100,9 @@ class Table(Algebra):
         self._placement = Placement(spec, view.number, chains_of(view, spec).heads.tolist())
         self._near = Near(spec, headers, self._placement.heads, fabric)
         self._outgoing = Outgoing(spec, fabric, issued)
-        self._far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing)
         self._steps = Steps(identity)
         self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing, self._steps, resumed)
+        self._far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing, self._pushes.lane)
         self._lost = set(view.lost)
         self._answering: dict[
             Task[Any], Callable[[], None]
@@ -465,7 +465,7 @@ class Table(Algebra):
 
             self._fabric.fetch(source, reply.offset, data, arrived)
 
-        self._issued.issue(task, servers, send, before, answered)
+        self._issued.issue(task, servers, send, before, answered, self._pushes.lane, queued=False)
 
     def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:
         try:

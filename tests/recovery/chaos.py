@@ -397,6 +397,9 @@ class Course:
     def _look_back(self) -> None:
         """See that everybody has seen the same end, and that what was to be done is done and told."""
         job = self.job
+        if not self.living:
+            self.outcome = "nobody is left"
+            return
         ends = {job.outcomes[rank].exit: job.outcomes[rank].reason for rank in self.living if job.outcomes[rank]}
         if len(ends) != 1:
             self.problems.append(f"the job has ended in more than one way, or in none: {ends}")

@@ -55,6 +55,9 @@ def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -
         replication = server._replication
         if replication._sent or replication._wanted or replication._missing or replication._roomless:
             return f"server {rank} has changes or copies under way"
+        unfinished = [key for key, task in server._received._open.items() if key[0] in living and task.parts]
+        if unfinished:
+            return f"server {rank} has tasks open: {unfinished}"
         for shards in server.tables:
             places = {shard for shard, chain in enumerate(chains_of(view, shards.spec).chains) if rank in chain.servers}
             if set(shards.held) != places:
@@ -103,7 +106,7 @@ def of_copies(job: SimulatedJob, view: View, living: list[int]) -> Iterator[str]
                 continue
             yield from _unlike(servers, table, shard, chain.servers, where)
     for rank, server in servers.items():
-        yield from _left_open(job, server, rank, living)
+        yield from _left_open(job, server, rank)
 
 
 def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[int], where: str) -> Iterator[str]:
@@ -142,7 +145,7 @@ def of_clocks(job: SimulatedJob, view: View, due: dict[int, dict[int, Array]]) -
                         )
 
 
-def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) -> Iterator[str]:
+def _left_open(job: SimulatedJob, server: Server, rank: int) -> Iterator[str]:
     if server._answers:
         yield f"server {rank} has answers that nobody takes: {server._answers}"
     if server._held_up:
@@ -151,9 +154,6 @@ def _left_open(job: SimulatedJob, server: Server, rank: int, living: list[int]) 
         yield f"server {rank} has messages of later views: {server._early}"
     if any(aggregate.waiting() for aggregate in server._aggregators.values()):
         yield f"server {rank} waits for pushes: {[each.waiting() for each in server._aggregators.values()]}"
-    unfinished = [key for key, task in server._received._open.items() if key[0] in living and task.parts]
-    if unfinished:
-        yield f"server {rank} has tasks open: {unfinished}"
     this = job.ranks[rank]
     if this._data_server is None and this._worker is None:
         space, shards = this._fabric.space, sum(len(table.held) for table in server.tables)
@@ -224,7 +224,8 @@ def of_ends(
                 yield f"{reason}: but there is {idle}"
         case "(scheduler) died":
             died = gone.get(view.scheduler, math.inf)
-            if not any(abs(at - died) <= patience for rank, at in gone.items() if rank != view.scheduler):
+            others = [at for rank, at in gone.items() if rank != view.scheduler]
+            if view.standbys and not any(abs(at - died) <= patience for at in others):
                 yield f"{reason}: but no standby was gone at {died}: {gone}"
         case _:
             yield f"the job ended: {reason}"
