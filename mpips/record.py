@@ -33,7 +33,9 @@ def forget_end(run: Path | None) -> None:
     """Drop what a job of before has left of its end: from now on it is another's. To be called before any rank of that
     can die.
     """
-    for name in (RESULT, SUCCESSOR) if run is not None else ():
+    if run is None:
+        return
+    for name in RESULT, SUCCESSOR:
         with contextlib.suppress(OSError):
             (run / name).unlink(missing_ok=True)
 
