@@ -389,9 +389,9 @@ class Replication:
 
     # --- views --------------------------------------------------------------------------------------------------------
 
-    def viewed(self, view: View) -> None:
-        """Take the places of a view: send what the servers that are after this one now may lack, ask the one before
-        for copies.
+    def viewed(self, view: View, taken: Then) -> None:
+        """Take the places of a view, and call `taken`; then send what the servers that are after this one now may lack,
+        and ask the one before for copies.
         """
         self._view = view
         me, wanted = self._fabric.rank, []
@@ -407,6 +407,7 @@ class Replication:
             (table, shard) for table, shard in self._missing if self.tables[table].before[shard] != NOBODY
         } | {(each.table, each.shard) for each in wanted}
         self._wanted = deque(each for each in self._wanted if each.server not in view.lost)
+        taken()
         self._send_again()
         for server in sorted({each.server for each in wanted}):
             asked = [(each.table, each.shard, each.number) for each in wanted if each.server == server]

@@ -182,7 +182,7 @@ class Server:
             self.tables.append(shards)
             self._replication.tables.append(Copies(shards))
         self._since = [self._view.number] * len(tables)
-        self._replication.viewed(self._view)
+        self._replication.viewed(self._view, lambda: None)
         fletcher32(np.zeros(2, np.uint16))  # compiled, or loaded, before the first checkpoint has to wait for it
 
     def _restore(self, path: Path) -> None:
@@ -229,14 +229,7 @@ class Server:
         if not self.tables:
             return
         led = [list(shards.led) for shards in self.tables]
-        self._replication.viewed(new)
-        for table, shards in enumerate(self.tables):
-            if shards.led != led[table]:
-                self._since[table] = new.number
-                self._saving = None  # it would miss shards, or read what is given back; the scheduler begins another
-                self._received.leave(table)
-                if table in self._aggregators:
-                    self._aggregators[table].forget()
+        self._replication.viewed(new, lambda: self._drop_what_is_sent_again(led))
         for aggregator in self._aggregators.values():
             aggregator.keep(new.identities[MAIN])
         self._draining = None
@@ -244,6 +237,16 @@ class Server:
         for run in held_up:
             run()
         self._go_on()
+
+    def _drop_what_is_sent_again(self, led: list[list[int]]) -> None:
+        """Where this server led other shards in the view before, by table, workers send again what is not done."""
+        for table, shards in enumerate(self.tables):
+            if shards.led != led[table]:
+                self._since[table] = self._view.number
+                self._saving = None  # it would miss shards, or read what is given back; the scheduler begins another
+                self._received.leave(table)
+                if table in self._aggregators:
+                    self._aggregators[table].forget()
 
     def _go_on(self) -> None:
         early, self._early = self._early, []

@@ -54,7 +54,8 @@ class Violation(AssertionError):
 
 
 class Programs:
-    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then.
+    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then, between two pushes,
+    without waiting for any of them.
 
     What pulls of own rows must give is known, unless another worker has the place: that one's pushes count already.
     """
@@ -89,21 +90,25 @@ class Programs:
     @classmethod
     def run(cls, course: "Course", worker: Any) -> None:
         own, due = range(worker.index * OWN, (worker.index + 1) * OWN), np.zeros(OWN)
+        before: list[Any] = []  # what the next push or pull of own rows comes after
+        pulls = []
         for name, keys in cls.pushes(course.schedule, worker.index):
             pushed = worker.table(name)
             if keys is None:
-                worker.settle()
-                found = pushed.pull(own).wait()
-                first = worker.rank == course.job.view.workers[worker.index] and worker.rank in course.living
-                if (found < due[:, None]).any() or (first and (found != due[:, None]).any()):
-                    course.problems.append(f"worker {worker.index} pulled {found[:, 0]} of its own rows, not {due}")
+                before = [pushed.pull(own, after=before)]
+                pulls.append((before[0], due.copy()))
                 continue
-            pushed.push(keys, np.ones((len(keys), pushed.spec.width)))
-            if name == "counts":
-                for key in keys:
-                    if key in own:
-                        due[int(key) - own.start] += 1
+            its = name == "counts" and int(keys[0]) in own
+            task = pushed.push(keys, np.ones((len(keys), pushed.spec.width)), after=before if its else [])
+            if its:
+                before = [task]
+                due[keys.astype(np.int64) - own.start] += 1
             rest(worker._fabric, PAUSE)
+        for pull, known in pulls:
+            found = pull.wait()
+            first = worker.rank == course.job.view.workers[worker.index] and worker.rank in course.living
+            if (found < known[:, None]).any() or (first and (found != known[:, None]).any()):
+                course.problems.append(f"worker {worker.index} pulled {found[:, 0]} of its own rows, not {known}")
 
     @classmethod
     def due(cls, course: "Course") -> Values:
