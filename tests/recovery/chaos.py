@@ -54,8 +54,8 @@ class Violation(AssertionError):
 
 
 class Programs:
-    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then, between two pushes,
-    without waiting for any of them.
+    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then: between two pushes,
+    and without waiting for any of them.
 
     What pulls of own rows must give is known, unless another worker has the place: that one's pushes count already.
     """

@@ -191,6 +191,23 @@ def test_a_push_a_call_and_a_pull_that_come_after_each_other_leave_in_one_go(pla
     assert at_once == (2 if near else 3)  # a pull of this node is a load, which this rank itself must hold back
 
 
+@pytest.mark.parametrize("first", ["a pull", "a push to another table"])
+def test_what_servers_can_not_keep_in_order_when_one_of_them_dies_is_held_back_by_the_worker(first):
+    """The pull would be asked of another server, at another time; shards of the other table may move by themselves."""
+
+    def program(worker):
+        w, v, fabric = worker.table("w"), worker.table("v"), worker._fabric
+        before = fabric.sent
+        task = w.pull([3, 500]) if first == "a pull" else v.push([3, 500], [1.0, 2.0])
+        push = w.push([3, 500], [1.0, 2.0], after=[task])
+        at_once = fabric.sent - before
+        push.wait()
+        return at_once
+
+    job = run(program, table(), table("v"), nodes=[0, 1, 2])
+    assert job.results == [1]
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["apart", "in a chain"])
 def test_a_chain_between_nodes_takes_hardly_longer_than_its_longest_task(after):
     """Every message and every read takes a millisecond."""

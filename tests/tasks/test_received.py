@@ -28,13 +28,13 @@ class Taken:
         self.received = Received(self.fabric)
         self.begun = []
 
-    def take(self, time, after=(), lane=None, source=ASKED, ends=False):
+    def take(self, time, after=(), lane=None, source=ASKED, ends=False, part=0, queued=True):
         def run():
             self.begun.append((source, time) if source != ASKED else time)
             if ends:
                 self.received.done(source, time)
 
-        self.received.take(source, time, list(after), run, lane)
+        self.received.take(source, time, list(after), run, lane, part, queued)
 
     def refusals(self):
         return {message.time: message.reason for dest, message in self.fabric.messages if dest == ASKED}
@@ -147,6 +147,38 @@ def test_a_repetition_of_a_task_that_is_under_way_is_left_out_since_that_is_stil
     taken.received.done(ASKED, 2)
     taken.take(1)  # whoever repeats what was answered is answered again
     assert taken.begun == [1, 2, 1]
+
+
+def test_what_waits_for_tasks_of_a_subject_is_dropped_with_them_and_can_be_asked_for_again():
+    taken = Taken()
+    lane = "w", ASKED
+    taken.take(1, lane=lane)
+    taken.take(2, after=[1], lane=lane)
+    taken.take(3, lane=lane)
+    taken.take(4, after=[2], lane=lane, queued=False)
+    taken.take(5, after=[1], lane=("v", ASKED), queued=False)
+    taken.received.leave("w")
+    taken.received.done(ASKED, 1)
+    assert taken.begun == [1, 5]
+    taken.take(2, lane=lane, part=1)
+    taken.take(6, after=[2], lane=lane, queued=False)
+    assert taken.begun == [1, 5, 2]
+    taken.received.done(ASKED, 2, 1)
+    assert taken.begun == [1, 5, 2, 6]
+    assert set(taken.received._open) == {(ASKED, 5), (ASKED, 6)}
+
+
+@pytest.mark.parametrize("first", ["new", "old"])
+def test_what_comes_after_a_task_waits_for_all_of_its_parts_that_are_not_dropped(first):
+    taken = Taken()
+    taken.take(1, part=1)
+    taken.take(1, part=2)
+    taken.take(2, after=[1])
+    ends = [lambda: taken.received.drop(ASKED, 1, 1), lambda: taken.received.done(ASKED, 1, 2)]
+    for end in ends if first == "old" else reversed(ends):
+        assert taken.begun == [1, 1]
+        end()
+    assert taken.begun == [1, 1, 2]
 
 
 @given(st.data())
