@@ -54,7 +54,7 @@ class Violation(AssertionError):
 
 
 class Programs:
-    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then: between two pushes,
+    """Workers push ones to keys and to ranges, some of them their own, which they pull now and then, between pushes,
     and without waiting for any of them.
 
     What pulls of own rows must give is known, unless another worker has the place: that one's pushes count already.
