@@ -11,7 +11,7 @@ import pytest
 from tests.recovery.chaos import Course, Violation, shrink
 from tests.recovery.schedules import Schedule, draw
 
-SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "600"))
+SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "2000"))
 FIRST = int(os.environ.get("MPIPS_SEED", "1000"))
 BUNCHES = 10
 MOST_BEYOND = 0.5  # of the schedules; more would show little of how jobs go on
