@@ -420,21 +420,22 @@ class Replication:
         It lies in the arena until the other has acknowledged it all the same, since that may just be reading it.
         """
         assert self._view is not None
-        for number, sent in list(self._sent.items()):
+        for number in list(self._sent):
+            sent = self._sent.get(number)  # as it is now: what ends here may have something else wait for it
+            if sent is None:
+                continue
             rows = sent.rows(self.tables[sent.table].shards.spec)
             after = self.tables[sent.table].after[rows.shards]
             stays = after == sent.successor
             if stays.all():
                 continue
-            countdown = Countdown(sent.then)
+            countdown, lingers = Countdown(sent.then), not stays.any()
+            then = _nothing if lingers else countdown.one_more()
+            self._sent[number] = sent._replace(then=then, lingers=lingers)
             if sent.kind == "rows":
                 self._down(sent.table, sent.applied, rows.only(~stays), sent.steps, countdown.one_more())
-            if stays.any():
-                self._sent[number] = sent._replace(then=countdown.done)
-                continue
             countdown.done()
-            self._sent[number] = sent._replace(then=_nothing, lingers=True)
-            if sent.successor in self._view.lost or sent.slot is None:
+            if lingers and (sent.successor in self._view.lost or sent.slot is None) and number in self._sent:
                 self._done(number)
 
     def release(self) -> None:
