@@ -24,7 +24,8 @@ from mpips.worker.far import Above, Far
 from mpips.worker.keys import Keys, Placement, key_range
 from mpips.worker.near import Near
 from mpips.worker.outgoing import Outgoing
-from mpips.worker.pushes import Calling, Pushes, ShapeError
+from mpips.worker.pushes import Pushes, ShapeError
+from mpips.worker.sending import Calling
 from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
