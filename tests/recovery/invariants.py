@@ -146,12 +146,10 @@ def of_clocks(job: SimulatedJob, view: View, due: dict[int, dict[int, Array]]) -
 
 
 def _left_open(job: SimulatedJob, server: Server, rank: int) -> Iterator[str]:
-    if server._answers:
-        yield f"server {rank} has answers that nobody takes: {server._answers}"
-    if server._held_up:
-        yield f"server {rank} holds {len(server._held_up)} pushes up"
-    if server._early:
-        yield f"server {rank} has messages of later views: {server._early}"
+    if server._answers.waiting():
+        yield f"server {rank} has answers that nobody takes: {server._answers.waiting()}"
+    if server._gate.waiting():
+        yield f"server {rank} holds pushes up, or has messages of later views: {server._gate.waiting()}"
     if any(aggregate.waiting() for aggregate in server._aggregators.values()):
         yield f"server {rank} waits for pushes: {[each.waiting() for each in server._aggregators.values()]}"
     this = job.ranks[rank]

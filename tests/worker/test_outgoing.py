@@ -87,7 +87,7 @@ def assert_nothing_is_left(done):
     for rank in done.view.workers:
         assert done.simulation.ranks[rank].space.used in (0, STRETCH)
     for server in done.servers.values():
-        assert server._answers == {}
+        assert server._answers.waiting() == []
 
 
 @everywhere
