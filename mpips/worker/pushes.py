@@ -18,16 +18,12 @@ from mpips.messages import PushReply, ShardsReply, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.lane import Lane
-from mpips.worker.keys import KeyRangeError, Keys, Placement, key_range
+from mpips.worker.keys import KeyRangeError, Keys, Placement, ShapeError, key_range
 from mpips.worker.outgoing import Outgoing
 from mpips.worker.sending import Calling, Part, Segment, Sending
 from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
-
-
-class ShapeError(Error, ValueError):
-    """Values, or an array to read into, that do not have the shape that the keys ask for."""
 
 
 class NonFiniteError(Error, ValueError):
