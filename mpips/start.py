@@ -122,7 +122,8 @@ def run(
     replicas : copies of every shard besides the first, as far as there are servers for them: so many servers may die at
         once and nothing is lost.
     on_worker_loss : what becomes of a dead worker's work: "replace", a spare takes its place and runs the program from
-        its beginning; "redistribute", the other workers do what was handed out to it; "ignore", nobody does.
+        its beginning; "redistribute", the other workers do what was handed out to it; "ignore", nobody does. A group
+        besides the main one goes on without a worker that has no spare.
     patience : seconds that a server or the scheduler may be silent before it is taken for dead though its process
         lives; None: any time.
     copy_share : share of a server's time that goes into copying shards in the background.

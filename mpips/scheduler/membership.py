@@ -161,13 +161,15 @@ class Membership:
                 identities[at] = self._new_identity(view, spare)
             text = f"spare {spare} runs its program again" if replay else f"spare {spare} works in its place"
         else:
-            if replay and self._plan.on_worker_loss == "redistribute":
+            if group == MAIN and replay and self._plan.on_worker_loss == "redistribute":
                 raise BeyondRedundancy('no other can go on with its program; on_worker_loss = "replace" needs spares')
-            if replay and self._plan.on_worker_loss == "replace":
+            if group == MAIN and replay and self._plan.on_worker_loss == "replace":
                 raise BeyondRedundancy("no spare is left to run its program again")
             spares = view.spares
             del ranks[at], identities[at]
             text = "the others do its work" if self._plan.on_worker_loss != "ignore" else "its work is left undone"
+            if group != MAIN:
+                text = f'the group "{group}" goes on without it' if ranks else f'the group "{group}" is gone'
         if group == MAIN and not ranks:
             raise BeyondRedundancy("no worker is left")
         groups, of_group = view.groups | {group: ranks}, view.identities | {group: identities}

@@ -12,12 +12,13 @@ from mpips.table import TableSpec
 TABLE = TableSpec(name="w", rows=100_000)
 
 
-def membership(servers=3, workers=2, spares=2, replicas=1, nodes=None, program=True, **settings):
+def membership(servers=3, workers=2, spares=2, replicas=1, nodes=None, program=True, watch=0, **settings):
     roles = Roles(servers=servers, data_servers=0 if program else 1, workers=workers, spares=spares)
-    ranks = 1 + servers + workers + spares + (not program)
+    ranks = 1 + servers + workers + spares + watch + (not program)
     data = {} if program else {"data": object()}
     plan = Plan(program=print, tables=lambda _: [TABLE], roles=roles, replicas=replicas, **data, **settings)
-    found = Membership(assign(nodes or [0] * ranks, roles, None, replicas), plan)
+    groups = {"watch": watch} if watch else None
+    found = Membership(assign(nodes or [0] * ranks, roles, groups, replicas), plan)
     found.tables = [TABLE]
     return found
 
@@ -141,6 +142,19 @@ def test_batches_that_are_handed_out_need_no_spare():
     assert found.view.groups["train"] == [second]
     with pytest.raises(BeyondRedundancy, match="no worker is left"):
         found.lost(second)
+
+
+@pytest.mark.parametrize("program", [True, False])
+@pytest.mark.parametrize("policy", ["replace", "redistribute", "ignore"])
+def test_a_group_besides_the_main_one_goes_on_without_a_worker_that_has_no_spare(program, policy):
+    found = membership(program=program, watch=2, spares=0, on_worker_loss=policy)
+    first, second = found.view.groups["watch"]
+    assert found.can_do_without(first)
+    assert found.lost(first) == 'the group "watch" goes on without it'
+    assert (found.view.groups["watch"], found.view.identities["watch"]) == ([second], [second])
+    assert found.lost(second) == 'the group "watch" is gone'
+    assert found.view.groups["watch"] == []
+    assert len(found.view.groups["train"]) == 2
 
 
 def test_servers_are_added_from_the_spares_and_leave_to_them():
