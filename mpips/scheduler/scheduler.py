@@ -12,9 +12,9 @@ from mpips.plan import Plan
 from mpips.scheduler.effects import Complete, Effect, Effects, End
 from mpips.scheduler.evaluations import Evaluations
 from mpips.scheduler.growth import Growth
+from mpips.scheduler.losses import Losses
 from mpips.scheduler.membership import BeyondRedundancy, Membership
 from mpips.scheduler.places import Places
-from mpips.scheduler.recoveries import Recoveries
 from mpips.scheduler.saving import Next, Saving
 from mpips.scheduler.startup import Resume, StartUp
 from mpips.scheduler.sums import Reply, Sums
@@ -54,11 +54,11 @@ class Scheduler:
         self._plan = plan
         self._effects = Effects()
         self._membership = Membership(view, plan)
-        self._recoveries = Recoveries(self._effects)
         self._growth = Growth(plan, self._membership, self._effects)
         self._startup = StartUp(plan, resume, self._effects)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
+        self._losses = Losses(plan, self._work, self._effects)
         self._evaluations = Evaluations(plan.model, self._effects)
         self._sums = Sums(self._places)
         self._passes = 0  # of a solver that keeps its rows
@@ -111,8 +111,7 @@ class Scheduler:
         """Take a message in; what a worker says that is none any more goes unheard."""
         if not self._over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
             self._handlers[type(message)](source, message, now)
-            if self._recoveries.under_way():
-                self._recover(source, message)
+            self._losses.heard(source, message)
 
     def due(self, now: float) -> bool:
         """Whether `tick` would do anything."""
@@ -156,17 +155,14 @@ class Scheduler:
         if self._over:
             return
         self._log("lost", rank=rank, role=role, **{"silent": True} if silent else {})
-        recovery = self._recoveries.detected(rank, role)
+        loss = self._losses.detected(rank, self._view)
         try:
             text = self._membership.lost(rank)
         except BeyondRedundancy as problem:
             self._stop(End("failed", f"rank {rank} ({role} on {host}) died: {problem}"), now, save=role != "server")
             return
-        self._recoveries.viewed(recovery, self._membership.view.number, text)
+        self._losses.viewed(loss, self._membership.view.number, text)
         self._change_view(now)
-        if role == "spare":
-            self._recoveries.goes_on(recovery)
-            self._recoveries.whole(recovery)
 
     def scale(self, name: str, servers: int | None, workers: int | None, now: float) -> None:
         """Somebody wants so many servers and workers; the effects answer the request of this name."""
@@ -200,7 +196,7 @@ class Scheduler:
         self._change_view(now)
 
     def _resumed(self, source: int, message: m.Resumed, now: float) -> None:
-        self._recoveries.resumed(message.number)
+        self._losses.resumed(message.number)
 
     def _change_view(self, now: float) -> None:
         """Carry out what membership wants; its view is in force from now on."""
@@ -213,28 +209,7 @@ class Scheduler:
         self.viewed(old, new, now)
         if self._membership.settled:
             self._growth.settle()
-            for recovery in self._recoveries.under_way():
-                if recovery.role == "server":
-                    self._recoveries.whole(recovery)
-
-    def _recover(self, source: int, message: m.Message) -> None:
-        """See whether what was lost is made up for."""
-        for recovery in self._recoveries.under_way():
-            if recovery.role == "worker":
-                waiting, undone = self._work.owed(recovery.rank)
-                program = self._plan.data is None or self._plan.keeps_rows
-                if program and not (isinstance(message, m.ViewTaken) and message.number >= recovery.view):
-                    continue
-            elif recovery.role == "scheduler":
-                waiting = undone = 0 if isinstance(message, m.WorkRequest | m.WorkDone | m.ViewTaken) else 1
-            elif recovery.role == "data server":
-                waiting = undone = 0 if isinstance(message, m.DataReady) else 1
-            else:
-                continue
-            if not waiting and not recovery.goes_on:
-                self._recoveries.goes_on(recovery)
-            if not undone and recovery.goes_on:
-                self._recoveries.whole(recovery)
+            self._losses.settled()
 
     # --- up ---------------------------------------------------------------------------------------------------------
 

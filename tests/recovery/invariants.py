@@ -46,9 +46,9 @@ def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -
         return f"copies are on their way from {view.ring} to {view.target}"
     desk = job.ranks[view.scheduler]._desk
     assert desk is not None
-    under_way = desk.replica.scheduler._recoveries.under_way()
-    if under_way:
-        return f"of {under_way} something is missing"
+    lost = {loss.rank: loss.missing for loss in desk.replica.scheduler._losses._open}
+    if lost:
+        return f"of lost ranks something is missing: {lost}"
     if desk.replica.scheduler._saving.missing is not None:
         return "a generation is being written"
     for rank, server in servers_of(job, view).items():
