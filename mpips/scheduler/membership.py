@@ -187,6 +187,15 @@ class Membership:
         """Whether what the workers of a group do follows from their program, not from what they are handed."""
         return self._plan.data is None or self._plan.keeps_rows or group != MAIN
 
+    def may_begin_anew(self, group: str) -> bool:
+        """Whether a rank may still come to run a group's program from the beginning: a spare, or who may yet be one, in
+        the place of a worker that dies or in addition to those that there are.
+        """
+        hands_out = not self._runs_program(MAIN)
+        wanted = self._plan.on_worker_loss == "replace" or (group == MAIN and hands_out)
+        leaving = len(self.view.servers) > 1 or (hands_out and len(self.view.groups[MAIN]) > 1)
+        return wanted and (bool(self.view.spares) or leaving)
+
     # --- more and fewer ---------------------------------------------------------------------------------------------
 
     def scale(self, servers: int | None, workers: int | None) -> str:

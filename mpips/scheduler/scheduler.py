@@ -60,7 +60,7 @@ class Scheduler:
         self._work = Work(plan, view, self._places, self.tally, self._effects)
         self._losses = Losses(plan, self._work, self._effects)
         self._evaluations = Evaluations(plan.model, self._effects)
-        self._sums = Sums(self._places)
+        self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None
         self._saving = Saving(view.servers, plan.save_every, generation)

@@ -157,6 +157,32 @@ def test_a_group_besides_the_main_one_goes_on_without_a_worker_that_has_no_spare
     assert len(found.view.groups["train"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("groups", "settings"),
+    [
+        ({"train", "watch"}, {}),
+        ({"train", "watch"}, {"spares": 0, "servers": 2}),  # one may leave, and is a spare then
+        (set(), {"spares": 0}),
+        (set(), {"on_worker_loss": "ignore"}),
+        (set(), {"on_worker_loss": "redistribute"}),
+        ({"train", "watch"}, {"program": False}),
+        ({"train"}, {"program": False, "on_worker_loss": "ignore"}),  # a worker may be added
+        ({"train", "watch"}, {"program": False, "spares": 0}),  # a worker may leave
+        (set(), {"program": False, "spares": 0, "workers": 1}),
+    ],
+)
+def test_a_program_is_begun_anew_by_spares_and_by_who_may_become_one(groups, settings):
+    found = membership(watch=1, **{"servers": 1, **settings})
+    assert {group for group in ("train", "watch") if found.may_begin_anew(group)} == groups
+
+
+def test_who_died_last_of_the_spares_leaves_nobody_to_begin_anew():
+    found = membership(servers=1, spares=1)
+    assert found.may_begin_anew("train")
+    found.lost(found.view.spares[0])
+    assert not found.may_begin_anew("train")
+
+
 def test_servers_are_added_from_the_spares_and_leave_to_them():
     found = membership(spares=2)
     assert found.scale(4, None) == "3 to 4 servers"
