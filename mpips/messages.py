@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mpips.scheduler.view import View
 from mpips.table import TableSpec
+from mpips.views.view import View
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):

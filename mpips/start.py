@@ -16,8 +16,8 @@ from mpips.plan import Delay, Group, Memory, Plan, Scale, arenas, check_scales
 from mpips.record import forget_end
 from mpips.rule import fitted
 from mpips.scheduler.spec import OnWorkerLoss
-from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
+from mpips.views.view import Roles, assign
 
 if TYPE_CHECKING:
     from mpips.rank import Outcome

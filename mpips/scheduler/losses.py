@@ -7,8 +7,8 @@ every one of them.
 from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
-from mpips.scheduler.view import View
 from mpips.scheduler.work import Work
+from mpips.views.view import View
 
 
 class Loss:

@@ -12,10 +12,10 @@ import msgspec
 from mpips.errors import Error
 from mpips.messages import Drain, Message, NewView, Release
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.succession import with_standbys
-from mpips.scheduler.view import MAIN, View
 from mpips.table import TableSpec
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 
 Addressed = tuple[int, Message]
 

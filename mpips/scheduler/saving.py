@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import Enum
 
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 RETRY_SECONDS = 5.0
 LAST_RETRIES = 3

@@ -14,13 +14,13 @@ from mpips.scheduler.evaluations import Evaluations
 from mpips.scheduler.growth import Growth
 from mpips.scheduler.losses import Losses
 from mpips.scheduler.membership import BeyondRedundancy, Membership
-from mpips.scheduler.places import Places
 from mpips.scheduler.saving import Next, Saving
 from mpips.scheduler.startup import Resume, StartUp
 from mpips.scheduler.sums import Reply, Sums
 from mpips.scheduler.tally import Tally
-from mpips.scheduler.view import MAIN, View
 from mpips.scheduler.work import Work
+from mpips.views.places import Places
+from mpips.views.view import MAIN, View
 
 DRAIN_SECONDS = 5.0
 OF_A_PASS = ("pass", "active")  # figures that say nothing of the result

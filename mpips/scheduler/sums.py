@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mpips.messages import Refused, Sum, SumReply
-from mpips.scheduler.places import Places
+from mpips.views.places import Places
 
 Reply = tuple[int, SumReply | Refused]
 Total = list[float] | str  # a text: why there is no sum

@@ -7,10 +7,10 @@ from mpips.plan import Plan
 from mpips.scheduler.delays import Delays
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.ledger import Batches, Done, Ledger, Rounds
-from mpips.scheduler.places import Places
 from mpips.scheduler.rows import Rows
 from mpips.scheduler.tally import Tally
-from mpips.scheduler.view import MAIN, View
+from mpips.views.places import Places
+from mpips.views.view import MAIN, View
 
 NOTHING = m.WorkDone(0, 0, 0.0, b"")  # what is known of a workload that nobody does
 

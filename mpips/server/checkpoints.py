@@ -9,8 +9,8 @@ from mpips.checkpoint import CheckpointError, Generation
 from mpips.checkpoint.write import ServerFile
 from mpips.fabric import Fabric
 from mpips.kernels.checksum import fletcher32
+from mpips.line import Line
 from mpips.messages import Checkpoint, Saved
-from mpips.scheduler.line import Line
 from mpips.server.shards import Shards
 
 

@@ -12,6 +12,7 @@ from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
 from mpips.kernels.partition import positions
+from mpips.line import Line
 from mpips.messages import (
     CallShards,
     Change,
@@ -37,9 +38,6 @@ from mpips.messages import (
     Traffic,
 )
 from mpips.rule import RuleError
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.line import Line
-from mpips.scheduler.view import MAIN, View
 from mpips.server.aggregate import Aggregate, Part
 from mpips.server.answers import Answers
 from mpips.server.called import Called
@@ -51,6 +49,8 @@ from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 
 Array = np.ndarray[Any, Any]
 EMPTY = np.empty(0, np.uint8)

@@ -13,10 +13,10 @@ import numpy as np
 from mpips.fabric import Fabric
 from mpips.filters import Direction, Kkt
 from mpips.messages import Traffic
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import View
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
+from mpips.views.chains import chains_of
+from mpips.views.view import View
 from mpips.worker.algebra import Algebra
 from mpips.worker.asked import Asked
 from mpips.worker.calls import Calls

@@ -12,6 +12,7 @@ from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
 from mpips.filters import KeyCache
+from mpips.line import SCHEDULER, Line
 from mpips.messages import (
     Begin,
     Cancelled,
@@ -31,11 +32,10 @@ from mpips.messages import (
     Workload,
 )
 from mpips.metrics import BINS, pack
-from mpips.scheduler.line import SCHEDULER, Line
-from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.tasks import Issued, Task, TaskRefused
 from mpips.tasks.calls import call
+from mpips.views.view import View
 from mpips.worker.batches import Batches
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.server.shards import Shards
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 from tests.simulated import SimulatedJob
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ from mpips.messages import DataReady, NoMoreWork, ViewTaken, WorkDone, WorkReque
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.losses import Losses
-from mpips.scheduler.view import Roles, assign
+from mpips.views.view import Roles, assign
 
 VIEW = assign([0] * 10, Roles(servers=3, data_servers=2, workers=2, spares=2))
 SERVER, DATA_SERVER, WORKER = VIEW.servers[0], VIEW.data_servers[0], VIEW.workers[0]

@@ -4,10 +4,10 @@ import pytest
 
 from mpips.messages import Drain, NewView, Release
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.membership import BeyondRedundancy, CannotScale, Membership
-from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles, assign
 
 TABLE = TableSpec(name="w", rows=100_000)
 

@@ -9,14 +9,14 @@ from mpips import messages as m
 from mpips.dataserver.spec import DataSpec
 from mpips.metrics import BINS, pack
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.effects import Complete, End, Log, Send
 from mpips.scheduler.outstanding import FEWEST, GRACE, LATE
 from mpips.scheduler.saving import LAST_RETRIES, LAST_SAVE_SECONDS, RETRY_SECONDS
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
 from mpips.scheduler.tally import LONGEST_REPORT, SHORTEST_REPORT
-from mpips.scheduler.view import Roles, assign
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles, assign
 from tests.simulated import table
 
 SCHEDULER, SERVERS, DATA, WORKERS, SPARE = 0, [1, 2], 3, [4, 5], 6

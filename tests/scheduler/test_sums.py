@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpips.messages import Refused, Sum, SumReply
-from mpips.scheduler.places import Places
 from mpips.scheduler.sums import Sums
-from mpips.scheduler.view import Roles, assign
+from mpips.views.places import Places
+from mpips.views.view import Roles, assign
 
 GROUPS = {"train": [5, 3, 8], "watch": [7]}
 VIEW = msgspec.structs.replace(

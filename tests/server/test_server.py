@@ -6,8 +6,8 @@ import pytest
 from mpips.checkpoint import Generation, generations
 from mpips.messages import CreateTables, Measure, Measured, TablesReady
 from mpips.plan import MB, Memory, Scale
-from mpips.scheduler.view import Roles
 from mpips.server.checkpoints import Checkpoints
+from mpips.views.view import Roles
 from tests.simulated import SLOW, SimulatedJob, Tape, program_plan, rest, run, table
 
 ROLES = Roles(servers=2, data_servers=0, workers=1)

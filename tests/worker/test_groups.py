@@ -8,9 +8,9 @@ import pytest
 from mpips.algorithms import linear
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.plan import Group, Plan
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
 from mpips.tasks.calls import function
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SLOW, SMALL, SimulatedJob, libsvm, program_plan, rest, table
 
 everywhere = pytest.mark.parametrize("place", PLACES)

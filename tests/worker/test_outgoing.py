@@ -8,8 +8,8 @@ import pytest
 from mpips.fabric import ArenaFull
 from mpips.messages import KeysGiven, KeysWanted, Pull, Push, Traffic
 from mpips.plan import MB, Memory
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
+from mpips.views.view import Roles
 from mpips.worker.worker import STRETCH
 from tests.simulated import PLACES, SimulatedJob, program_plan, rest, table
 
