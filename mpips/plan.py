@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
-from mpips.scheduler.spec import OnWorkerLoss
 from mpips.table import TableSpec
 from mpips.views.view import MAIN, Roles, RolesError, View
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from mpips.worker.worker import Worker
 
 Delay = int | None | Literal["auto"]
+OnWorkerLoss = Literal["replace", "redistribute", "ignore"]
 
 MB = 1 << 20
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpips.errors import Error
-from mpips.plan import Delay, Group, Memory, Plan, Scale, arenas, check_scales
+from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arenas, check_scales
 from mpips.record import forget_end
 from mpips.rule import fitted
-from mpips.scheduler.spec import OnWorkerLoss
 from mpips.table import TableSpec
 from mpips.views.view import Roles, assign
 
