@@ -10,7 +10,7 @@ from mpips.messages import KeysGiven, KeysWanted, Pull, Push, Traffic
 from mpips.plan import MB, Memory
 from mpips.tasks import TaskRefused
 from mpips.views.view import Roles
-from mpips.worker.worker import STRETCH
+from mpips.worker.forgotten import STRETCH
 from tests.simulated import PLACES, SimulatedJob, program_plan, rest, table
 
 ROWS = 2_000
