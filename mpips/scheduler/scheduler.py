@@ -9,7 +9,7 @@ from typing import Any
 
 from mpips import messages as m
 from mpips.plan import Plan
-from mpips.scheduler.effects import Complete, Effect, Effects, End
+from mpips.scheduler.effects import Effect, Effects, End
 from mpips.scheduler.evaluations import Evaluations
 from mpips.scheduler.growth import Growth
 from mpips.scheduler.losses import Losses
@@ -63,8 +63,7 @@ class Scheduler:
         self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None
-        self._saving = Saving(view.servers, plan.save_every, generation)
-        self._save_progress: dict[str, Any] = {}
+        self._saving = Saving(view.servers, plan.save_every, generation, self._progress, self._effects)
         self._ending: End | None = None
         self._drained_by: float | None = None
         self._over = False
@@ -137,7 +136,7 @@ class Scheduler:
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
         if self._saving.due(now):
-            self._save(now)
+            self._saving.begin(now)
         elif self._saving.overdue(now):
             missing = ", ".join(str(rank) for rank in sorted(self._saving.missing or ()))
             self._end(f"the last checkpoint was not written: no answer from server {missing}")
@@ -159,7 +158,11 @@ class Scheduler:
         try:
             text = self._membership.lost(rank)
         except BeyondRedundancy as problem:
-            self._stop(End("failed", f"rank {rank} ({role} on {host}) died: {problem}"), now, save=role != "server")
+            self._stop(
+                End("failed", f"rank {rank} ({role} on {host}) died: {problem}"),
+                now,
+                save=rank not in self._view.servers,
+            )
             return
         self._losses.viewed(loss, self._membership.view.number, text)
         self._change_view(now)
@@ -225,7 +228,7 @@ class Scheduler:
         problem = self._startup.go_on(self._view) if self._ending is None else None
         if problem is not None:
             self.fail(problem, now)
-        self._membership.tables = self._startup.tables
+        self._membership.tables = self._saving.tables = self._startup.tables
 
     def _tables_ready(self, source: int, message: m.TablesReady, now: float) -> None:
         self._go_on(self._startup.tables_ready(source, message, self._view), now)
@@ -355,40 +358,25 @@ class Scheduler:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _save(self, now: float) -> None:
-        self._save_progress = {
-            **self._work.progress(),
-            "examples": self.tally.examples,
-        }
-        generation = self._saving.begin(now)
-        for server in self._view.servers:
-            self._send(server, m.Checkpoint(generation))
+    def _progress(self) -> dict[str, Any]:
+        return {**self._work.progress(), "examples": self.tally.examples}
 
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
-        if not self._saving.written(source, message.generation, message.error):
-            return
-        if self._saving.error is not None:
-            self.completed(self._saving.error, now)
-        else:
-            generation, tables = self._saving.generation, self._startup.tables
-            self.effects.append(Complete(generation, self._view.servers, tables, self._save_progress))
+        self._follow(self._saving.written(source, message.generation, message.error, now), now)
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""
-        if self._over:
-            return
-        generation, seconds = self._saving.generation, now - self._saving.started
-        follows = self._saving.end(error, now)
-        if error is None:
-            self._log("checkpoint", generation=generation, seconds=seconds)
-        else:
-            self._log("checkpoint failed", generation=generation, error=error)
+        if not self._over:
+            self._follow(self._saving.end(error, now), now)
+
+    def _follow(self, follows: Next, now: float) -> None:
+        """Do what follows a generation."""
         if follows is Next.AGAIN:
-            self._save(now)
+            self._saving.begin(now)
         elif follows is Next.OVER:
             self._end()
         elif follows is Next.LOST:
-            self._end(f"the last checkpoint was not written: {error}")
+            self._end(f"the last checkpoint was not written: {self._saving.error}")
 
     # --- down -------------------------------------------------------------------------------------------------------
 
@@ -412,7 +400,7 @@ class Scheduler:
     def _save_last(self, now: float) -> None:
         self._drained_by = None
         if self._saving.begin_last():
-            self._save(now)
+            self._saving.begin(now)
 
     def _end(self, problem: str | None = None) -> None:
         assert self._ending is not None

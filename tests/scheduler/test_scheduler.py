@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -630,6 +631,19 @@ def test_the_only_copy_of_a_shard_takes_the_job_with_it_at_once():
     exit_, reason = end(lose(job, head))
     assert exit_ == "failed"
     assert f"rank {head} (server on host) died" in reason
+
+
+def test_a_scheduler_that_had_the_only_copy_of_a_shard_leaves_no_checkpoint_to_wait_for():
+    job = Job(replicas=0)
+    head = head_of(job)
+    view = msgspec.structs.replace(job.view, scheduler=head, standbys=[SPARE])
+    job.scheduler = Scheduler(view, job.plan, [], 1)
+    job.come_up()
+    effects = lose(job, head)
+    exit_, reason = end(effects)
+    assert exit_ == "failed"
+    assert f"rank {head} (scheduler on host) died" in reason
+    assert not [message for message in sent(effects).values() if isinstance(message, m.Checkpoint)]
 
 
 def test_a_spare_that_dies_is_noted_and_disturbs_nobody():
