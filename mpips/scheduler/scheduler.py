@@ -10,11 +10,12 @@ from typing import Any
 from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effect, Effects, End
+from mpips.scheduler.ending import Ending
 from mpips.scheduler.evaluations import Evaluations
 from mpips.scheduler.growth import Growth
 from mpips.scheduler.losses import Losses
 from mpips.scheduler.membership import BeyondRedundancy, Membership
-from mpips.scheduler.saving import Next, Saving
+from mpips.scheduler.saving import Saving
 from mpips.scheduler.startup import Resume, StartUp
 from mpips.scheduler.sums import Reply, Sums
 from mpips.scheduler.tally import Tally
@@ -22,7 +23,6 @@ from mpips.scheduler.work import Work
 from mpips.views.places import Places
 from mpips.views.view import MAIN, View
 
-DRAIN_SECONDS = 5.0
 OF_A_PASS = ("pass", "active")  # figures that say nothing of the result
 OF_WORKERS = (m.WorkRequest, m.WorkDone, m.Sum, m.Report, m.Finished)
 
@@ -64,9 +64,7 @@ class Scheduler:
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None
         self._saving = Saving(view.servers, plan.save_every, generation, self._progress, self._effects)
-        self._ending: End | None = None
-        self._drained_by: float | None = None
-        self._over = False
+        self._ending = Ending(plan, view, self._work, self._saving, self._effects)
         self._handlers: dict[type[m.Message], Any] = {
             m.Hello: self._hello,
             m.DataReady: self._data_ready,
@@ -108,38 +106,33 @@ class Scheduler:
 
     def handle(self, source: int, message: m.Message, now: float) -> None:
         """Take a message in; what a worker says that is none any more goes unheard."""
-        if not self._over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
+        if not self._ending.over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
             self._handlers[type(message)](source, message, now)
             self._losses.heard(source, message)
 
     def due(self, now: float) -> bool:
         """Whether `tick` would do anything."""
-        if self._over:
+        if self._ending.over:
             return False
-        reports = self.began and self._ending is None and self.tally.due(now)
-        drained = self._drained_by is not None and now >= self._drained_by
-        grows = self._ending is None and self._growth.due(now, self._work.finished_epochs + 1)
-        saves = self._saving.due(now) or self._saving.overdue(now)
-        return reports or drained or grows or saves or self._work.due(now)
+        reports = self.began and not self._ending.begun and self.tally.due(now)
+        grows = not self._ending.begun and self._growth.due(now, self._work.finished_epochs + 1)
+        return reports or grows or self._saving.due(now) or self._ending.due(now) or self._work.due(now)
 
     def tick(self, now: float) -> None:
         """Take notice of the time."""
-        if self._over:
+        if self._ending.over:
             return
-        if self.began and self._ending is None and self.tally.due(now):
+        if self.began and not self._ending.begun and self.tally.due(now):
             self._report(now)
         if self._work.due(now):
             self._work.feed(now)
-        if self._ending is None and self._growth.due(now, self._work.finished_epochs + 1):
+        if not self._ending.begun and self._growth.due(now, self._work.finished_epochs + 1):
             self._growth.make_planned(now, self._work.finished_epochs + 1)
             self._change_view(now)
-        if self._drained_by is not None and now >= self._drained_by:
-            self._save_last(now)
+        if self._ending.due(now):
+            self._ending.go_on(now)
         if self._saving.due(now):
             self._saving.begin(now)
-        elif self._saving.overdue(now):
-            missing = ", ".join(str(rank) for rank in sorted(self._saving.missing or ()))
-            self._end(f"the last checkpoint was not written: no answer from server {missing}")
 
     def can_do_without(self, rank: int) -> bool:
         """Whether the job can go on if a rank is taken for dead: not before it has begun, when ranks may have much to
@@ -151,7 +144,7 @@ class Scheduler:
         """Take notice of a rank's death, or that it is `silent` and taken for dead."""
         role = self._view.role(rank)
         host = self.hellos[rank].host if rank in self.hellos else "?"
-        if self._over:
+        if self._ending.over:
             return
         self._log("lost", rank=rank, role=role, **{"silent": True} if silent else {})
         loss = self._losses.detected(rank, self._view)
@@ -169,7 +162,7 @@ class Scheduler:
 
     def scale(self, name: str, servers: int | None, workers: int | None, now: float) -> None:
         """Somebody wants so many servers and workers; the effects answer the request of this name."""
-        if self._over or self._ending is not None:
+        if self._ending.over or self._ending.begun:
             self._effects.answer(name, "refused", "the job is ending")
             return
         self._growth.ask(name, servers, workers)
@@ -225,7 +218,7 @@ class Scheduler:
         self._create(now)
 
     def _create(self, now: float) -> None:
-        problem = self._startup.go_on(self._view) if self._ending is None else None
+        problem = self._startup.go_on(self._view) if not self._ending.begun else None
         if problem is not None:
             self.fail(problem, now)
         self._membership.tables = self._saving.tables = self._startup.tables
@@ -237,7 +230,7 @@ class Scheduler:
         """Begin, if the tables are made; or end, if there is a problem with them."""
         if problem is not None:
             self._stop(End("failed", problem), now, save=False)
-        elif self._startup.complete and not self.began and self._ending is None:
+        elif self._startup.complete and not self.began and not self._ending.begun:
             self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -264,6 +257,7 @@ class Scheduler:
         """Take notice of a view that is in force now, perhaps with other workers."""
         self._view = new
         self._places.viewed(new)
+        self._ending.viewed(new)
         if len(new.groups[MAIN]) == len(old.groups[MAIN]):  # whoever is new returns a result, too
             self.results = {place: self.results[place] for place in self.results if place in new.identities[MAIN]}
         self._create(now)
@@ -271,7 +265,7 @@ class Scheduler:
         if self._saving.viewed(old, new):
             self.completed("shards have other servers now", now)
         self._reply(self._sums.viewed())
-        if self.began and self._ending is None:
+        if self.began and not self._ending.begun:
             for worker in [worker for worker in new.workers if worker not in old.workers]:
                 self._tell_to_begin(worker)
                 if worker in new.groups[MAIN] and self._plan.delay_of(MAIN) is not None:
@@ -294,8 +288,7 @@ class Scheduler:
                 self._evaluations.end(group, done.workload.epoch, self._view)
                 if group == MAIN:
                     self._work.delays.begin(now)
-        if self._drained_by is not None and not self._work.under_way:
-            self._save_last(now)
+        self._ending.go_on(now)
         self._work.feed(now)
 
     def _sum(self, source: int, message: m.Sum, now: float) -> None:
@@ -362,57 +355,17 @@ class Scheduler:
         return {**self._work.progress(), "examples": self.tally.examples}
 
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
-        self._follow(self._saving.written(source, message.generation, message.error, now), now)
+        self._ending.follow(self._saving.written(source, message.generation, message.error, now), now)
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""
-        if not self._over:
-            self._follow(self._saving.end(error, now), now)
-
-    def _follow(self, follows: Next, now: float) -> None:
-        """Do what follows a generation."""
-        if follows is Next.AGAIN:
-            self._saving.begin(now)
-        elif follows is Next.OVER:
-            self._end()
-        elif follows is Next.LOST:
-            self._end(f"the last checkpoint was not written: {self._saving.error}")
+        if not self._ending.over:
+            self._ending.follow(self._saving.end(error, now), now)
 
     # --- down -------------------------------------------------------------------------------------------------------
 
     def _stop(self, end: End, now: float, save: bool = True) -> None:
-        """Begin the end: a last checkpoint where there is something to save, then the farewell."""
-        if self._ending is not None:
-            if not save:  # a server died while the last checkpoint was being written
-                self._ending = end
-                self._end()
-            return
-        self._ending = end
-        self._work.stopped = True
-        self._log("stopping", exit=end.exit, reason=end.reason)
-        if not (save and self._plan.saves and self.began):
-            self._end()
-        elif end.exit == "interrupted" and self._work.under_way:
-            self._drained_by = now + DRAIN_SECONDS  # what is under way would be run again after a restart
-        else:
-            self._save_last(now)
-
-    def _save_last(self, now: float) -> None:
-        self._drained_by = None
-        if self._saving.begin_last():
-            self._saving.begin(now)
-
-    def _end(self, problem: str | None = None) -> None:
-        assert self._ending is not None
-        end = self._ending
-        if problem is not None:
-            end = End("failed", problem if end.exit == "finished" else f"{end.reason}; {problem}")
-        self._over = True
-        self._log("end", exit=end.exit, reason=end.reason)
-        self.effects.append(end)
-        last = [*self._view.standbys, self._view.scheduler]  # as long as they live, they see to it that all are told
-        for rank in [*(rank for rank in range(len(self._view.nodes)) if rank not in last), *last]:
-            self._send(rank, m.Stop(end.exit, end.reason))
+        self._ending.begin(end, now, self.began, save)
 
     def _send(self, dest: int, message: m.Message) -> None:
         self._effects.send(dest, message)

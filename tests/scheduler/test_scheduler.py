@@ -413,6 +413,9 @@ def test_an_interrupt_before_the_work_has_begun_ends_at_once():
     job = Job()
     job.scheduler.interrupt("SIGINT received", job.now)
     assert end(job.effects()) == ("interrupted", "SIGINT received")
+    job.scheduler.interrupt("SIGINT received", job.now)
+    job.scheduler.fail("too late", job.now)
+    assert job.effects() == []  # what is over ends once
 
 
 def test_no_workload_is_given_once_the_end_has_begun():
