@@ -18,7 +18,7 @@ from harness import report
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from mpips.plan import MB, Memory
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.simulated import SimulatedJob, program_plan, table
 
 ITERATIONS, KEYS, BLOCKS, ROWS = 10, 16, 10, 1 << 20

@@ -11,10 +11,10 @@ from mpips.functions import shard_function
 from mpips.plan import Memory, Scale
 from mpips.program import program
 from mpips.rule import update_rule
-from mpips.scheduler.view import Roles
 from mpips.start import run
 from mpips.table import TableSpec
 from mpips.tasks.calls import function
+from mpips.views.view import Roles
 
 __all__ = [
     "Error",

@@ -21,9 +21,9 @@ from mpips.job_source import JobFileError, JobSource
 from mpips.plan import Delay, Memory, Scale
 from mpips.program import PROGRAMS, WATCH
 from mpips.scheduler.spec import RecoverySpec, ScaleSpec, Seconds
-from mpips.scheduler.view import Roles
 from mpips.schema import Mistake, mistakes, nearest
 from mpips.table import DType, Kind, TableSpec
+from mpips.views.view import Roles
 
 __all__ = ["Job", "JobFileError", "Size", "TableSection", "load"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
-from mpips.scheduler.spec import OnWorkerLoss
-from mpips.scheduler.view import MAIN, Roles, RolesError, View
 from mpips.table import TableSpec
+from mpips.views.view import MAIN, Roles, RolesError, View
 
 if TYPE_CHECKING:
     from mpips.scheduler.conductor import Conductor
     from mpips.worker.worker import Worker
 
 Delay = int | None | Literal["auto"]
+OnWorkerLoss = Literal["replace", "redistribute", "ignore"]
 
 MB = 1 << 20
 

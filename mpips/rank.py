@@ -18,20 +18,20 @@ from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
 from mpips.kernels.checksum import fletcher32
+from mpips.line import Line
 from mpips.messages import Failed, Hello, Message, NewView, Snapshot, Stop, ViewTaken
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
 from mpips.scheduler.desk import Desk, SentAway, begin, results_of
-from mpips.scheduler.line import Line
 from mpips.scheduler.pulse import Pulse
 from mpips.scheduler.replica import Replica, pack
 from mpips.scheduler.standby import Standby
 from mpips.scheduler.succession import with_standbys
-from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.tasks import Issued, Received
 from mpips.tasks.calls import Calls
+from mpips.views.view import MAIN, View
 from mpips.worker.worker import TO_WORKERS, Leaves, Worker
 
 TURN = 1.0  # seconds between two spares that get ready: it takes a third of that from whoever shares the core

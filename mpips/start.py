@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpips.errors import Error
-from mpips.plan import Delay, Group, Memory, Plan, Scale, arenas, check_scales
+from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arenas, check_scales
 from mpips.record import forget_end
 from mpips.rule import fitted
-from mpips.scheduler.spec import OnWorkerLoss
-from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
+from mpips.views.view import Roles, assign
 
 if TYPE_CHECKING:
     from mpips.rank import Outcome
@@ -122,7 +121,8 @@ def run(
     replicas : copies of every shard besides the first, as far as there are servers for them: so many servers may die at
         once and nothing is lost.
     on_worker_loss : what becomes of a dead worker's work: "replace", a spare takes its place and runs the program from
-        its beginning; "redistribute", the other workers do what was handed out to it; "ignore", nobody does.
+        its beginning; "redistribute", the other workers do what was handed out to it; "ignore", nobody does. A group
+        besides the main one goes on without a worker that has no spare.
     patience : seconds that a server or the scheduler may be silent before it is taken for dead though its process
         lives; None: any time.
     copy_share : share of a server's time that goes into copying shards in the background.

@@ -13,9 +13,9 @@ from mpips.plan import MB, Memory, Plan
 from mpips.rank import Outcome, Rank
 from mpips.record import forget_end
 from mpips.rule import fitted
-from mpips.scheduler.view import Roles, View, assign
 from mpips.server.server import Server
 from mpips.table import TableSpec
+from mpips.views.view import Roles, View, assign
 from mpips.worker.worker import Worker
 
 SMALL = Memory(server=4 * MB, data_server=4 * MB, worker=MB)

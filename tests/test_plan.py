@@ -3,7 +3,7 @@
 import pytest
 
 from mpips.plan import AUTOMATIC, MB, Memory, Scale, SharedMemoryError, arenas, check_scales
-from mpips.scheduler.view import Roles, RolesError, View, assign
+from mpips.views.view import Roles, RolesError, View, assign
 
 GB = 1 << 30
 PLENTY = 100 * GB

@@ -15,7 +15,7 @@ from mpips.errors import Error
 from mpips.job import Job, MemorySection
 from mpips.plan import SharedMemoryError, arenas, check_scales
 from mpips.record import RunFolderError, unusable
-from mpips.scheduler.view import FEWEST_RANKS, View, assign
+from mpips.views.view import FEWEST_RANKS, View, assign
 
 DEFAULT_RANKS = 8
 

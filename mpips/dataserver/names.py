@@ -16,9 +16,9 @@ from mpips.dataserver.dictionary import Dictionary
 from mpips.dataserver.shelf import Shelf
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
+from mpips.line import Line
 from mpips.messages import DictionaryPart, DictionaryTaken, DictionaryWanted, DictionaryWhole, Failed, Note
-from mpips.scheduler.line import Line
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 NAMES_FILE = "names.h5"
 RETRY_SECONDS = 5.0

@@ -14,9 +14,9 @@ from mpips.dataserver.source import Prepared, prepare
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.fabric import Fabric
+from mpips.line import Line
 from mpips.messages import BatchReady, BatchRequest, BatchTaken, DataReady, Failed
-from mpips.scheduler.line import Line
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 
 class Wanted(NamedTuple):

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mpips.scheduler.view import View
 from mpips.tasks import Issued, Task
 from mpips.tasks.calls import call
+from mpips.views.view import View
 
 
 class Conductor:

@@ -40,7 +40,7 @@ from mpips.scheduler.effects import Answer, Complete, End
 from mpips.scheduler.replica import Action, Post, Replica, Write, pack
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 PACKAGES = ("mpips", "mpi4py", "numpy", "numba", "h5py")
 

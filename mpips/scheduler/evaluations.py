@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mpips import messages as m
 from mpips.metrics import Evaluation
 from mpips.scheduler.effects import Effects
-from mpips.scheduler.view import MAIN, View
+from mpips.views.view import MAIN, View
 
 
 class Evaluations:

@@ -12,10 +12,10 @@ import msgspec
 from mpips.errors import Error
 from mpips.messages import Drain, Message, NewView, Release
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.succession import with_standbys
-from mpips.scheduler.view import MAIN, View
 from mpips.table import TableSpec
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 
 Addressed = tuple[int, Message]
 
@@ -161,13 +161,15 @@ class Membership:
                 identities[at] = self._new_identity(view, spare)
             text = f"spare {spare} runs its program again" if replay else f"spare {spare} works in its place"
         else:
-            if replay and self._plan.on_worker_loss == "redistribute":
+            if group == MAIN and replay and self._plan.on_worker_loss == "redistribute":
                 raise BeyondRedundancy('no other can go on with its program; on_worker_loss = "replace" needs spares')
-            if replay and self._plan.on_worker_loss == "replace":
+            if group == MAIN and replay and self._plan.on_worker_loss == "replace":
                 raise BeyondRedundancy("no spare is left to run its program again")
             spares = view.spares
             del ranks[at], identities[at]
             text = "the others do its work" if self._plan.on_worker_loss != "ignore" else "its work is left undone"
+            if group != MAIN:
+                text = f'the group "{group}" goes on without it' if ranks else f'the group "{group}" is gone'
         if group == MAIN and not ranks:
             raise BeyondRedundancy("no worker is left")
         groups, of_group = view.groups | {group: ranks}, view.identities | {group: identities}
@@ -184,6 +186,15 @@ class Membership:
     def _runs_program(self, group: str) -> bool:
         """Whether what the workers of a group do follows from their program, not from what they are handed."""
         return self._plan.data is None or self._plan.keeps_rows or group != MAIN
+
+    def may_begin_anew(self, group: str) -> bool:
+        """Whether a rank may still come to run a group's program from the beginning: a spare, or who may yet be one, in
+        the place of a worker that dies or in addition to those that there are.
+        """
+        hands_out = not self._runs_program(MAIN)
+        wanted = self._plan.on_worker_loss == "replace" or (group == MAIN and hands_out)
+        leaving = len(self.view.servers) > 1 or (hands_out and len(self.view.groups[MAIN]) > 1)
+        return wanted and (bool(self.view.spares) or leaving)
 
     # --- more and fewer ---------------------------------------------------------------------------------------------
 

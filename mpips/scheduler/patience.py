@@ -4,7 +4,7 @@ A server, a data server and a standby say now and then that they are at work, to
 its standbys. They say it where they also serve, so one that hangs is found, too.
 """
 
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 SIGNS = 4  # of life within the time that a rank may be silent
 GRACE = 10.0  # times that time, for the first sign of who has just got its role: it may have much to make ready

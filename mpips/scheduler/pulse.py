@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mpips.fabric import Fabric
 from mpips.messages import Alive
 from mpips.scheduler.patience import SIGNS, Patience, watched_by
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 
 class Pulse:

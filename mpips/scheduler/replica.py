@@ -13,7 +13,7 @@ from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Answer, Complete, End, Log, Send
 from mpips.scheduler.scheduler import Scheduler
-from mpips.scheduler.session import Session
+from mpips.session import Session
 
 PLAN = "plan"
 

@@ -1,9 +1,13 @@
 """When the next generation is due, who still writes it, and what follows when it fails. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
-from mpips.scheduler.view import View
+from mpips.messages import Checkpoint
+from mpips.scheduler.effects import Complete, Effects
+from mpips.table import TableSpec
+from mpips.views.view import View
 
 RETRY_SECONDS = 5.0
 LAST_RETRIES = 3
@@ -28,19 +32,32 @@ class Saving:
     servers : ranks that write a part each.
     every : seconds from one generation to the next; 0: only a last one.
     generation : number of the first.
+    progress : what is done now, which goes into a generation.
+    effects : takes messages, events, and generations to complete.
 
     Attributes
     ----------
-    generation : number of the one under way, or of the next.
+    tables : the job's, once they are made.
     missing : servers that still write; None when no generation is under way.
-    error : the first thing that went wrong with the one under way.
+    error : what went wrong with the last one, if anything did.
     """
 
-    def __init__(self, servers: Sequence[int], every: float, generation: int) -> None:
-        self.generation = generation
+    def __init__(
+        self,
+        servers: Sequence[int],
+        every: float,
+        generation: int,
+        progress: Callable[[], dict[str, Any]],
+        effects: Effects,
+    ) -> None:
+        self.tables: list[TableSpec] = []
         self.missing: set[int] | None = None
         self.error: str | None = None
-        self.started = 0.0
+        self._generation = generation  # the one under way, or the next
+        self._started = 0.0
+        self._progress = progress
+        self._done: dict[str, Any] = {}  # when the one under way began
+        self._effects = effects
         self._servers = servers
         self._every = every
         self._at: float | None = None
@@ -56,10 +73,12 @@ class Saving:
         """Whether a generation should begin now."""
         return self.missing is None and self._at is not None and now >= self._at
 
-    def begin(self, now: float) -> int:
-        """All servers are asked to write: the generation's number."""
-        self.missing, self.error, self.started, self._at = set(self._servers), None, now, None
-        return self.generation
+    def begin(self, now: float) -> None:
+        """Have all servers write."""
+        self.missing, self.error, self._started, self._at = set(self._servers), None, now, None
+        self._done = self._progress()
+        for server in self._servers:
+            self._effects.send(server, Checkpoint(self._generation))
 
     def begin_last(self) -> bool:
         """No push comes after this: whether the last generation can begin at once, or follows the one under way."""
@@ -69,7 +88,7 @@ class Saving:
 
     def overdue(self, now: float) -> bool:
         """Whether the last generation takes too long."""
-        return self._last and self.missing is not None and now - self.started > LAST_SAVE_SECONDS
+        return self._last and self.missing is not None and now - self._started > LAST_SAVE_SECONDS
 
     def viewed(self, old: View, new: View) -> bool:
         """There is a new view: its servers write the next one. Whether shards have moved while the one under way was
@@ -80,18 +99,29 @@ class Saving:
         self._stale = self._stale or moved
         return moved
 
-    def written(self, server: int, generation: int, error: str | None) -> bool:
-        """A server has written its part, or says why not; True when it was the last to do so."""
-        if self.missing is None or generation != self.generation:
-            return False
+    def written(self, server: int, generation: int, error: str | None, now: float) -> Next:
+        """A server has written its part, or says why not; when it was the last to do so, the generation is to be
+        completed, or has failed.
+        """
+        if self.missing is None or generation != self._generation:
+            return Next.LATER
         self.missing.discard(server)
         self.error = self.error or error
-        return not self.missing
+        if self.missing:
+            return Next.LATER
+        if self.error is not None:
+            return self.end(self.error, now)
+        self._effects.wanted.append(Complete(generation, list(self._servers), self.tables, self._done))
+        return Next.LATER
 
     def end(self, error: str | None, now: float) -> Next:
         """The generation is complete, or it failed."""
-        self.missing = None
-        self.generation += 1
+        if error is None:
+            self._effects.log("checkpoint", generation=self._generation, seconds=now - self._started)
+        else:
+            self._effects.log("checkpoint failed", generation=self._generation, error=error)
+        self.missing, self.error = None, error
+        self._generation += 1
         stale, self._stale = self._stale, False
         if error is None:
             if self._last:

@@ -9,20 +9,20 @@ from typing import Any
 
 from mpips import messages as m
 from mpips.plan import Plan
-from mpips.scheduler.effects import Complete, Effect, Effects, End
+from mpips.scheduler.effects import Effect, Effects, End
+from mpips.scheduler.ending import Ending
 from mpips.scheduler.evaluations import Evaluations
 from mpips.scheduler.growth import Growth
+from mpips.scheduler.losses import Losses
 from mpips.scheduler.membership import BeyondRedundancy, Membership
-from mpips.scheduler.places import Places
-from mpips.scheduler.recoveries import Recoveries
-from mpips.scheduler.saving import Next, Saving
+from mpips.scheduler.saving import Saving
 from mpips.scheduler.startup import Resume, StartUp
 from mpips.scheduler.sums import Reply, Sums
 from mpips.scheduler.tally import Tally
-from mpips.scheduler.view import MAIN, View
 from mpips.scheduler.work import Work
+from mpips.views.places import Places
+from mpips.views.view import MAIN, View
 
-DRAIN_SECONDS = 5.0
 OF_A_PASS = ("pass", "active")  # figures that say nothing of the result
 OF_WORKERS = (m.WorkRequest, m.WorkDone, m.Sum, m.Report, m.Finished)
 
@@ -54,20 +54,17 @@ class Scheduler:
         self._plan = plan
         self._effects = Effects()
         self._membership = Membership(view, plan)
-        self._recoveries = Recoveries(self._effects)
         self._growth = Growth(plan, self._membership, self._effects)
         self._startup = StartUp(plan, resume, self._effects)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
+        self._losses = Losses(plan, self._work, self._effects)
         self._evaluations = Evaluations(plan.model, self._effects)
-        self._sums = Sums(self._places)
+        self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None
-        self._saving = Saving(view.servers, plan.save_every, generation)
-        self._save_progress: dict[str, Any] = {}
-        self._ending: End | None = None
-        self._drained_by: float | None = None
-        self._over = False
+        self._saving = Saving(view.servers, plan.save_every, generation, self._progress, self._effects)
+        self._ending = Ending(plan, view, self._work, self._saving, self._effects)
         self._handlers: dict[type[m.Message], Any] = {
             m.Hello: self._hello,
             m.DataReady: self._data_ready,
@@ -109,39 +106,33 @@ class Scheduler:
 
     def handle(self, source: int, message: m.Message, now: float) -> None:
         """Take a message in; what a worker says that is none any more goes unheard."""
-        if not self._over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
+        if not self._ending.over and not (isinstance(message, OF_WORKERS) and self._places.group(source) is None):
             self._handlers[type(message)](source, message, now)
-            if self._recoveries.under_way():
-                self._recover(source, message)
+            self._losses.heard(source, message)
 
     def due(self, now: float) -> bool:
         """Whether `tick` would do anything."""
-        if self._over:
+        if self._ending.over:
             return False
-        reports = self.began and self._ending is None and self.tally.due(now)
-        drained = self._drained_by is not None and now >= self._drained_by
-        grows = self._ending is None and self._growth.due(now, self._work.finished_epochs + 1)
-        saves = self._saving.due(now) or self._saving.overdue(now)
-        return reports or drained or grows or saves or self._work.due(now)
+        reports = self.began and not self._ending.begun and self.tally.due(now)
+        grows = not self._ending.begun and self._growth.due(now, self._work.finished_epochs + 1)
+        return reports or grows or self._saving.due(now) or self._ending.due(now) or self._work.due(now)
 
     def tick(self, now: float) -> None:
         """Take notice of the time."""
-        if self._over:
+        if self._ending.over:
             return
-        if self.began and self._ending is None and self.tally.due(now):
+        if self.began and not self._ending.begun and self.tally.due(now):
             self._report(now)
         if self._work.due(now):
             self._work.feed(now)
-        if self._ending is None and self._growth.due(now, self._work.finished_epochs + 1):
+        if not self._ending.begun and self._growth.due(now, self._work.finished_epochs + 1):
             self._growth.make_planned(now, self._work.finished_epochs + 1)
             self._change_view(now)
-        if self._drained_by is not None and now >= self._drained_by:
-            self._save_last(now)
+        if self._ending.due(now):
+            self._ending.go_on(now)
         if self._saving.due(now):
-            self._save(now)
-        elif self._saving.overdue(now):
-            missing = ", ".join(str(rank) for rank in sorted(self._saving.missing or ()))
-            self._end(f"the last checkpoint was not written: no answer from server {missing}")
+            self._saving.begin(now)
 
     def can_do_without(self, rank: int) -> bool:
         """Whether the job can go on if a rank is taken for dead: not before it has begun, when ranks may have much to
@@ -153,24 +144,25 @@ class Scheduler:
         """Take notice of a rank's death, or that it is `silent` and taken for dead."""
         role = self._view.role(rank)
         host = self.hellos[rank].host if rank in self.hellos else "?"
-        if self._over:
+        if self._ending.over:
             return
         self._log("lost", rank=rank, role=role, **{"silent": True} if silent else {})
-        recovery = self._recoveries.detected(rank, role)
+        loss = self._losses.detected(rank, self._view)
         try:
             text = self._membership.lost(rank)
         except BeyondRedundancy as problem:
-            self._stop(End("failed", f"rank {rank} ({role} on {host}) died: {problem}"), now, save=role != "server")
+            self._stop(
+                End("failed", f"rank {rank} ({role} on {host}) died: {problem}"),
+                now,
+                save=rank not in self._view.servers,
+            )
             return
-        self._recoveries.viewed(recovery, self._membership.view.number, text)
+        self._losses.viewed(loss, self._membership.view.number, text)
         self._change_view(now)
-        if role == "spare":
-            self._recoveries.goes_on(recovery)
-            self._recoveries.whole(recovery)
 
     def scale(self, name: str, servers: int | None, workers: int | None, now: float) -> None:
         """Somebody wants so many servers and workers; the effects answer the request of this name."""
-        if self._over or self._ending is not None:
+        if self._ending.over or self._ending.begun:
             self._effects.answer(name, "refused", "the job is ending")
             return
         self._growth.ask(name, servers, workers)
@@ -200,7 +192,7 @@ class Scheduler:
         self._change_view(now)
 
     def _resumed(self, source: int, message: m.Resumed, now: float) -> None:
-        self._recoveries.resumed(message.number)
+        self._losses.resumed(message.number)
 
     def _change_view(self, now: float) -> None:
         """Carry out what membership wants; its view is in force from now on."""
@@ -213,28 +205,7 @@ class Scheduler:
         self.viewed(old, new, now)
         if self._membership.settled:
             self._growth.settle()
-            for recovery in self._recoveries.under_way():
-                if recovery.role == "server":
-                    self._recoveries.whole(recovery)
-
-    def _recover(self, source: int, message: m.Message) -> None:
-        """See whether what was lost is made up for."""
-        for recovery in self._recoveries.under_way():
-            if recovery.role == "worker":
-                waiting, undone = self._work.owed(recovery.rank)
-                program = self._plan.data is None or self._plan.keeps_rows
-                if program and not (isinstance(message, m.ViewTaken) and message.number >= recovery.view):
-                    continue
-            elif recovery.role == "scheduler":
-                waiting = undone = 0 if isinstance(message, m.WorkRequest | m.WorkDone | m.ViewTaken) else 1
-            elif recovery.role == "data server":
-                waiting = undone = 0 if isinstance(message, m.DataReady) else 1
-            else:
-                continue
-            if not waiting and not recovery.goes_on:
-                self._recoveries.goes_on(recovery)
-            if not undone and recovery.goes_on:
-                self._recoveries.whole(recovery)
+            self._losses.settled()
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
@@ -247,10 +218,10 @@ class Scheduler:
         self._create(now)
 
     def _create(self, now: float) -> None:
-        problem = self._startup.go_on(self._view) if self._ending is None else None
+        problem = self._startup.go_on(self._view) if not self._ending.begun else None
         if problem is not None:
             self.fail(problem, now)
-        self._membership.tables = self._startup.tables
+        self._membership.tables = self._saving.tables = self._startup.tables
 
     def _tables_ready(self, source: int, message: m.TablesReady, now: float) -> None:
         self._go_on(self._startup.tables_ready(source, message, self._view), now)
@@ -259,7 +230,7 @@ class Scheduler:
         """Begin, if the tables are made; or end, if there is a problem with them."""
         if problem is not None:
             self._stop(End("failed", problem), now, save=False)
-        elif self._startup.complete and not self.began and self._ending is None:
+        elif self._startup.complete and not self.began and not self._ending.begun:
             self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -286,6 +257,7 @@ class Scheduler:
         """Take notice of a view that is in force now, perhaps with other workers."""
         self._view = new
         self._places.viewed(new)
+        self._ending.viewed(new)
         if len(new.groups[MAIN]) == len(old.groups[MAIN]):  # whoever is new returns a result, too
             self.results = {place: self.results[place] for place in self.results if place in new.identities[MAIN]}
         self._create(now)
@@ -293,7 +265,7 @@ class Scheduler:
         if self._saving.viewed(old, new):
             self.completed("shards have other servers now", now)
         self._reply(self._sums.viewed())
-        if self.began and self._ending is None:
+        if self.began and not self._ending.begun:
             for worker in [worker for worker in new.workers if worker not in old.workers]:
                 self._tell_to_begin(worker)
                 if worker in new.groups[MAIN] and self._plan.delay_of(MAIN) is not None:
@@ -316,8 +288,7 @@ class Scheduler:
                 self._evaluations.end(group, done.workload.epoch, self._view)
                 if group == MAIN:
                     self._work.delays.begin(now)
-        if self._drained_by is not None and not self._work.under_way:
-            self._save_last(now)
+        self._ending.go_on(now)
         self._work.feed(now)
 
     def _sum(self, source: int, message: m.Sum, now: float) -> None:
@@ -380,76 +351,21 @@ class Scheduler:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _save(self, now: float) -> None:
-        self._save_progress = {
-            **self._work.progress(),
-            "examples": self.tally.examples,
-        }
-        generation = self._saving.begin(now)
-        for server in self._view.servers:
-            self._send(server, m.Checkpoint(generation))
+    def _progress(self) -> dict[str, Any]:
+        return {**self._work.progress(), "examples": self.tally.examples}
 
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
-        if not self._saving.written(source, message.generation, message.error):
-            return
-        if self._saving.error is not None:
-            self.completed(self._saving.error, now)
-        else:
-            generation, tables = self._saving.generation, self._startup.tables
-            self.effects.append(Complete(generation, self._view.servers, tables, self._save_progress))
+        self._ending.follow(self._saving.written(source, message.generation, message.error, now), now)
 
     def completed(self, error: str | None, now: float) -> None:
         """Take notice that the generation is complete, or why it is not."""
-        if self._over:
-            return
-        generation, seconds = self._saving.generation, now - self._saving.started
-        follows = self._saving.end(error, now)
-        if error is None:
-            self._log("checkpoint", generation=generation, seconds=seconds)
-        else:
-            self._log("checkpoint failed", generation=generation, error=error)
-        if follows is Next.AGAIN:
-            self._save(now)
-        elif follows is Next.OVER:
-            self._end()
-        elif follows is Next.LOST:
-            self._end(f"the last checkpoint was not written: {error}")
+        if not self._ending.over:
+            self._ending.follow(self._saving.end(error, now), now)
 
     # --- down -------------------------------------------------------------------------------------------------------
 
     def _stop(self, end: End, now: float, save: bool = True) -> None:
-        """Begin the end: a last checkpoint where there is something to save, then the farewell."""
-        if self._ending is not None:
-            if not save:  # a server died while the last checkpoint was being written
-                self._ending = end
-                self._end()
-            return
-        self._ending = end
-        self._work.stopped = True
-        self._log("stopping", exit=end.exit, reason=end.reason)
-        if not (save and self._plan.saves and self.began):
-            self._end()
-        elif end.exit == "interrupted" and self._work.under_way:
-            self._drained_by = now + DRAIN_SECONDS  # what is under way would be run again after a restart
-        else:
-            self._save_last(now)
-
-    def _save_last(self, now: float) -> None:
-        self._drained_by = None
-        if self._saving.begin_last():
-            self._save(now)
-
-    def _end(self, problem: str | None = None) -> None:
-        assert self._ending is not None
-        end = self._ending
-        if problem is not None:
-            end = End("failed", problem if end.exit == "finished" else f"{end.reason}; {problem}")
-        self._over = True
-        self._log("end", exit=end.exit, reason=end.reason)
-        self.effects.append(end)
-        last = [*self._view.standbys, self._view.scheduler]  # as long as they live, they see to it that all are told
-        for rank in [*(rank for rank in range(len(self._view.nodes)) if rank not in last), *last]:
-            self._send(rank, m.Stop(end.exit, end.reason))
+        self._ending.begin(end, now, self.began, save)
 
     def _send(self, dest: int, message: m.Message) -> None:
         self._effects.send(dest, message)

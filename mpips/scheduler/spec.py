@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mpips.plan import OnWorkerLoss
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
-OnWorkerLoss = Literal["replace", "redistribute", "ignore"]
 
 UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
 

@@ -6,8 +6,8 @@ from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.ledger import Batches
-from mpips.scheduler.view import View
 from mpips.table import TableSpec
+from mpips.views.view import View
 
 
 class Resume(NamedTuple):

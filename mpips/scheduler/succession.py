@@ -7,7 +7,7 @@ in no log, so nobody could go on with it.
 import msgspec
 
 from mpips.plan import Plan
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 STANDBYS = 1
 

@@ -7,10 +7,10 @@ from mpips.plan import Plan
 from mpips.scheduler.delays import Delays
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.ledger import Batches, Done, Ledger, Rounds
-from mpips.scheduler.places import Places
 from mpips.scheduler.rows import Rows
 from mpips.scheduler.tally import Tally
-from mpips.scheduler.view import MAIN, View
+from mpips.views.places import Places
+from mpips.views.view import MAIN, View
 
 NOTHING = m.WorkDone(0, 0, 0.0, b"")  # what is known of a workload that nobody does
 
@@ -189,9 +189,10 @@ class Work:
 
     def owed(self, worker: int) -> tuple[int, int]:
         """Of the workloads that a worker left when it was lost: how many nobody has taken on, and how many are not
-        done.
+        done; a group of which nobody is left owes nothing.
         """
         if self._ledger is None:
             return 0, 0
-        parts = [self._ledger.owed(worker), *(rounds.owed(worker) for rounds in self._rounds.values())]
+        rounds = [rounds for group, rounds in self._rounds.items() if self._places.workers(group)]
+        parts = [self._ledger.owed(worker), *(each.owed(worker) for each in rounds)]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)

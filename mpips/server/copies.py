@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import View
 from mpips.server.clock import RangeClock
 from mpips.server.shards import Shards
+from mpips.views.chains import chains_of
+from mpips.views.view import View
 
 NOBODY = -1
 NO_COPY = -1  # as the number of the last change of a copy that is not there, or can't be gone on with

@@ -16,7 +16,6 @@ from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.kernels.copies import count_for
 from mpips.messages import Change, ChangeTaken, ShardsWanted
-from mpips.scheduler.view import View
 from mpips.server.clock import Entry
 from mpips.server.copies import NOBODY, Copies, Wanted
 from mpips.server.incoming import Incoming
@@ -24,6 +23,7 @@ from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
 from mpips.table import TableSpec
 from mpips.tasks.countdown import Countdown, Then
+from mpips.views.view import View
 
 COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
 NO_VIEW = 0  # a change that was applied in no view tells only of its own shards how far clocks are

@@ -1,26 +1,22 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpips.checkpoint import CheckpointError, Generation
-from mpips.checkpoint.write import ServerFile
+from mpips.checkpoint import CheckpointError
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
-from mpips.functions import pack
-from mpips.kernels.checksum import fletcher32
 from mpips.kernels.partition import positions
+from mpips.line import Line
 from mpips.messages import (
     CallShards,
     Change,
     ChangeTaken,
-    Checkpoint,
     Coded,
     CopiesWhole,
     CreateTables,
@@ -37,34 +33,27 @@ from mpips.messages import (
     Push,
     PushReply,
     Release,
-    Saved,
-    ShardsReply,
     ShardsWanted,
     TablesReady,
-    Taken,
     Traffic,
 )
 from mpips.rule import RuleError
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.line import Line
-from mpips.scheduler.view import MAIN, View
-from mpips.server import functions
 from mpips.server.aggregate import Aggregate, Part
-from mpips.server.clock import Entry
+from mpips.server.answers import Answers
+from mpips.server.called import Called
+from mpips.server.checkpoints import Checkpoints, restore
 from mpips.server.copies import Copies
+from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 
 Array = np.ndarray[Any, Any]
 EMPTY = np.empty(0, np.uint8)
-
-
-ViewedMessage = Push | Pull | PullScan | CallShards | Change | ChangeTaken | ShardsWanted
-
-
 Applied = Callable[[int, int, int, Array | None, Callable[[], None]], None]
 
 
@@ -112,37 +101,31 @@ class Server:
         self._fabric = fabric
         self._view = view
         self._line = line
-        self._run = run
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
         self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
-        self._since: list[int] = []  # by table, the view since which the shards that are led are the same
-        self._early: list[tuple[int, ViewedMessage]] = []
-        self._draining: int | None = None  # the view that is to be over
-        self._held_up: list[Callable[[], None]] = []
-        self._plain = 0  # bytes left for other nodes without filters
-        self._answers: dict[tuple[int, int, int], int] = {}  # by source, time and part
-        self._saving: Iterator[bool] | None = None
-        self._pushes = 0
-        self._meter = Meter(fabric)
-        fabric.on(CreateTables, self._create)
-        self._handlers: dict[type[Message], Callable[[int, Any], None]] = {
+        self._answers = Answers(fabric, received)
+        self._checkpoints = Checkpoints(self.tables, fabric, line, run)
+        handlers: dict[type[Message], Callable[[int, Any], None]] = {
             Push: self._push,
             Pull: self._pull,
             PullScan: self._pull_scan,
-            CallShards: self._call,
             Change: self._replication.change,
             ChangeTaken: self._replication.taken,
             ShardsWanted: self._replication.wanted,
         }
-        for kind in self._handlers:
-            fabric.on(kind, self._of_view)
+        self._gate = Gate(received, view.number, handlers)
+        called = Called(self.tables, fabric, received, self._incoming, self._replication, self._gate, self._answers)
+        handlers[CallShards] = called.call
+        for kind in handlers:
+            fabric.on(kind, self._gate.take)
+        self._pushes = 0
+        self._meter = Meter(fabric)
+        fabric.on(CreateTables, self._create)
         fabric.on(Drain, self._drain)
         fabric.on(Release, self._release)
-        fabric.on(Taken, self._taken)
         fabric.on(Measure, self._measure)
-        fabric.on(Checkpoint, self._checkpoint)
-        fabric.background += [self._save_step, self._report]
+        fabric.background.append(self._report)
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
@@ -152,7 +135,7 @@ class Server:
             if not self.tables:
                 self._hold(message.tables)
             if message.restore is not None:
-                self._restore(Path(message.restore))
+                restore(self.tables, Path(message.restore))
         except CheckpointError as problem:
             error = str(problem)
         except ArenaFull as problem:
@@ -162,7 +145,7 @@ class Server:
             self._line.tell(Failed(str(problem)))
             return
         self._line.tell(TablesReady(error))
-        self._go_on()
+        self._gate.take_early()
 
     def _hold(self, tables: list[TableSpec]) -> None:
         offsets = header_offsets(tables)
@@ -181,49 +164,19 @@ class Server:
                 self._aggregators[table] = Aggregate(spec, identities, shards.apply, self._aggregated(table, shards))
             self.tables.append(shards)
             self._replication.tables.append(Copies(shards))
-        self._since = [self._view.number] * len(tables)
+        self._gate.since = [self._view.number] * len(tables)
         self._replication.viewed(self._view, lambda: None)
-        fletcher32(np.zeros(2, np.uint16))  # compiled, or loaded, before the first checkpoint has to wait for it
-
-    def _restore(self, path: Path) -> None:
-        for shards in self.tables:
-            shards.clear()  # of what a generation that turned out damaged has left
-        with Generation(path) as generation:
-            for shards in self.tables:
-                spec = shards.spec
-                saved = generation.tables.get(spec.name)
-                if saved is None or (saved.kind, saved.width, saved.dtype, saved.slots) != (
-                    spec.kind, spec.width, spec.dtype, spec.slots,
-                ) or (spec.kind == "dense" and saved.rows != spec.rows):  # fmt: skip
-                    raise CheckpointError(
-                        f'{path}: its table "{spec.name}" does not have the shape or rule that the job file asks for'
-                    )
-                if spec.kind == "sparse":
-                    shards.load(generation.sparse(spec.name))
-                    continue
-                for shard in shards.held:
-                    values, state = shards.dense_rows(shard)
-                    values[:], state[:] = generation.dense(spec.name, *spec.shard_range(shard))
+        self._checkpoints.warm()
 
     # --- views ------------------------------------------------------------------------------------------------------
 
-    def _of_view(self, source: int, message: ViewedMessage) -> None:
-        """Handle a message that counts on a view: not before this server has it, and not when its shards are others
-        now; then it is sent again.
-        """
-        if message.view > self._view.number or not self.tables:
-            self._early.append((source, message))
-        elif isinstance(message, Change | ChangeTaken | ShardsWanted) or message.view >= self._since[message.table]:
-            self._handlers[type(message)](source, message)
-
     def viewed(self, old: View, new: View) -> None:
         """Take the places in chains of a new view."""
-        self._view = new
+        self._view, self._gate.view = new, new.number
         for rank in set(new.lost) - set(old.lost):
             self._received.forget(rank)
             self._incoming.forget(rank)
-            for key in [key for key in self._answers if key[0] == rank]:
-                self._fabric.space.free(self._answers.pop(key))
+            self._answers.forget(rank)
         for rank in set(new.workers) - set(old.workers):
             self._incoming.greet(rank)
         if not self.tables:
@@ -232,36 +185,27 @@ class Server:
         self._replication.viewed(new, lambda: self._drop_what_is_sent_again(led))
         for aggregator in self._aggregators.values():
             aggregator.keep(new.identities[MAIN])
-        self._draining = None
-        held_up, self._held_up = self._held_up, []
-        for run in held_up:
-            run()
-        self._go_on()
+        self._gate.go_on()
 
     def _drop_what_is_sent_again(self, led: list[list[int]]) -> None:
         """Where this server led other shards in the view before, by table, workers send again what is not done."""
         for table, shards in enumerate(self.tables):
             if shards.led != led[table]:
-                self._since[table] = self._view.number
-                self._saving = None  # it would miss shards, or read what is given back; the scheduler begins another
+                self._gate.since[table] = self._view.number
+                self._checkpoints.give_up()
                 self._received.leave(table)
                 if table in self._aggregators:
                     self._aggregators[table].forget()
-
-    def _go_on(self) -> None:
-        early, self._early = self._early, []
-        for source, message in early:
-            self._of_view(source, message)
 
     def _drain(self, source: int, message: Drain) -> None:
         """Apply nothing more before the next view, and say when every copy has what was applied."""
         if message.number != self._view.number:
             return
-        self._draining = message.number
+        self._gate.resting = message.number
         self._replication.when_all_is_taken(lambda: self._drained(message.number))
 
     def _drained(self, number: int) -> None:
-        if self._draining == number:
+        if self._gate.resting == number:
             self._line.tell(Drained(number))
 
     def _release(self, source: int, message: Release) -> None:
@@ -272,9 +216,9 @@ class Server:
 
     def _push(self, source: int, message: Push) -> None:
         def run() -> None:
-            if message.view < self._since[message.table]:
-                self._received.drop(source, message.time, message.part)
-            elif message.coded is not None and not self._is_new(message):
+            if self._gate.is_outdated(source, message):
+                return
+            if message.coded is not None and not self._is_new(message):
                 self._arrived(source, message, None, EMPTY)  # what a filter has decoded once it must not decode again
             else:
                 self._incoming.push(source, message, lambda keys, values: self._arrived(source, message, keys, values))
@@ -288,11 +232,9 @@ class Server:
 
     def _arrived(self, source: int, message: Push, keys: Array | None, values: Array) -> None:
         """Apply what is not a repetition in a push, or add the push to those of the other workers."""
-        if self._draining is not None:
-            self._held_up.append(lambda: self._arrived(source, message, keys, values))
+        if self._gate.holds_up(lambda: self._arrived(source, message, keys, values)):
             return
-        if message.view < self._since[message.table]:
-            self._received.drop(source, message.time, message.part)
+        if self._gate.is_outdated(source, message):
             return
         lo, hi, identity, step = message.lo, message.hi, message.identity, message.step
         shards = self.tables[message.table]
@@ -338,7 +280,7 @@ class Server:
 
         return applied
 
-    # --- pull from another node, and functions ----------------------------------------------------------------------
+    # --- pull from another node -------------------------------------------------------------------------------------
 
     def _pull(self, source: int, message: Pull) -> None:
         shards = self.tables[message.table]
@@ -351,9 +293,9 @@ class Server:
             if message.above is not None:
                 bits = np.packbits(shards.above(keys, *message.above))
                 flags = np.frombuffer(zlib.compress(bits.tobytes()), np.uint8)
-            self._plain += flags.nbytes
+            self._answers.plain += flags.nbytes
             if message.coded is None:
-                self._plain += values.nbytes
+                self._answers.plain += values.nbytes
                 parts, coded = [values.reshape(-1).view(np.uint8)], None
             else:
                 wire = self._incoming.chain(source, message.table, "pull").encode(keys, values)
@@ -364,7 +306,7 @@ class Server:
             def reply(slot: int) -> PullReply:
                 return PullReply(message.time, keys.size, slot, slot + before - parts[-1].nbytes, coded, flags.nbytes)
 
-            left = self._leave(source, message.time, [*parts, flags], reply)
+            left = self._answers.leave(source, message.time, [*parts, flags], reply)
             if coded is not None and not left:
                 self._incoming.chain(source, message.table, "pull").forget()
 
@@ -377,102 +319,14 @@ class Server:
         def run() -> None:
             keys, values = self.tables[message.table].scan(message.lo, message.hi)
 
-            self._plain += keys.nbytes + values.nbytes
+            self._answers.plain += keys.nbytes + values.nbytes
 
             def reply(slot: int) -> PullReply:
                 return PullReply(message.time, keys.size, slot, slot + keys.nbytes, None, 0)
 
-            self._leave(source, message.time, [keys, values], reply)
+            self._answers.leave(source, message.time, [keys, values], reply)
 
         self._received.take(source, message.time, message.after, run, (message.table, source), queued=False)
-
-    def _call(self, source: int, message: CallShards) -> None:
-        writes = message.step > 0
-
-        def read() -> None:
-            if message.view < self._since[message.table]:  # it will be asked again
-                self._received.drop(source, message.time, message.part)
-                return
-            argument = (message.argument, message.numbers, "float64")
-            self._incoming.read(source, [argument], lambda read: self._run_function(source, message, read[0]))
-
-        lane = message.table, source
-        self._received.take(source, message.time, message.after, read, lane, message.part, queued=writes)
-
-    def _run_function(self, source: int, message: CallShards, argument: Array) -> None:
-        """Run a function on the shards that are led: one that writes on those where this call is not a repetition."""
-        if self._draining is not None:
-            self._held_up.append(lambda: self._run_function(source, message, argument))
-            return
-        if message.view < self._since[message.table]:
-            self._received.drop(source, message.time, message.part)
-            return
-        shards = self.tables[message.table]
-        dense, steps = shards.spec.kind == "dense", list[Entry]()
-        concerned = shards.in_range(message.lo, message.hi) if dense else list(shards.led)
-        if message.step:
-            concerned, steps = self._not_done(shards, concerned, message)
-        try:
-            reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
-            data, dtype, shape = pack(reply)
-        except Error as problem:
-            reason = str(problem)
-            refuse = partial(self._received.refuse, source, message.time, reason, message.part)
-            # it may have written before it failed
-            self._replication.rewritten(message.table, concerned if message.step else (), [], refuse)
-            return
-
-        def place(slot: int) -> ShardsReply:
-            return ShardsReply(message.time, message.part, slot, data.nbytes, dtype, list(shape))
-
-        def leave() -> None:
-            if self._fabric.place(source) is None:
-                self._plain += data.nbytes
-            self._leave(source, message.time, [data], place, message.part)
-
-        if message.step:
-            for entry in steps:
-                shards.clock.advance(*entry)
-            self._replication.rewritten(message.table, concerned, steps, leave)
-        else:
-            leave()
-
-    @staticmethod
-    def _not_done(shards: Shards, concerned: list[int], message: CallShards) -> tuple[list[int], list[Entry]]:
-        """The shards that a function has not been run on by this call, and what the clock will know then."""
-        spec = shards.spec
-        lo, hi = 0, spec.positions
-        if spec.kind == "dense":
-            lo, hi = message.lo, spec.rows if message.hi is None else message.hi
-        if lo >= hi:
-            return [], []
-        fresh = shards.clock.fresh(message.identity, lo, hi, message.step)
-        at = {shard: max(lo, spec.shard_range(shard)[0]) if spec.kind == "dense" else shard for shard in concerned}
-        new = [shard for shard in concerned if any(start <= at[shard] < end for start, end in fresh)]
-        return new, [(message.identity, lo, hi, message.step)]
-
-    def _leave(
-        self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message], part: int = 0
-    ) -> bool:
-        """Leave an answer in the own arena until it is taken, and say where; without room for it refuse: False."""
-        try:
-            slot = self._fabric.space.allocate(sum(array.nbytes for array in arrays))
-        except Error as problem:
-            self._received.refuse(source, time, str(problem), part)
-            return False
-        at = slot
-        for array in arrays:
-            self._fabric.arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
-            at += array.nbytes
-        self._answers[source, time, part] = slot
-        self._fabric.send(source, reply(slot))
-        self._received.done(source, time, part)
-        return True
-
-    def _taken(self, source: int, message: Taken) -> None:
-        slot = self._answers.pop((source, message.time, message.part), None)
-        if slot is not None:  # an answer that came twice is taken twice
-            self._fabric.space.free(slot)
 
     # --- the course of the job --------------------------------------------------------------------------------------
 
@@ -488,37 +342,4 @@ class Server:
         return False
 
     def _traffic(self) -> Traffic:
-        return Traffic.total([Traffic(self._plain, self._plain), self._incoming.traffic()])
-
-    def _checkpoint(self, source: int, message: Checkpoint) -> None:
-        assert self._run is not None
-        self._saving = self._save(message.generation, self._run)
-
-    def _save_step(self) -> bool:
-        if self._saving is None:
-            return False
-        for wrote in self._saving:
-            return wrote
-        self._saving = None
-        return True
-
-    def _save(self, generation: int, run: Path) -> Iterator[bool]:
-        """Write the own shards, one a step, so that pushes are served in between; a step says whether it wrote."""
-        error = None
-        try:
-            file = ServerFile(run, generation, self._fabric.rank)
-            for shards in self.tables:
-                for shard in list(shards.led):
-                    if shards.spec.kind == "dense":
-                        file.dense(shards.spec, shard, *shards.dense_rows(shard))
-                    else:
-                        file.sparse(shards.spec, shard, *shards.rows(shard))
-                    yield True
-            file.clocks({shards.spec.name: shards.last_pushes() for shards in self.tables})
-            done = self._fabric.aside(file.close)
-            while not done.done():
-                yield False
-            done.result()
-        except CheckpointError as problem:
-            error = str(problem)
-        self._line.tell(Saved(generation, error))
+        return Traffic.total([Traffic(self._answers.plain, self._answers.plain), self._incoming.traffic()])

@@ -1,6 +1,6 @@
 """The shards of one table that a server holds, in its arena: values and update state, and no second copy."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Lock
@@ -17,11 +17,10 @@ from mpips.kernels.copies import count_for, group_starts, pack, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
+from mpips.server.blocks import Blocks
 from mpips.server.clock import RangeClock
-from mpips.server.resolved import Resolved
-from mpips.table import HEADER_BYTES, TableSpec
+from mpips.table import TableSpec
 
-FEWEST_BITS = 6
 THREADED_ROWS = 1 << 15
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +32,7 @@ class NotHeld(Error, KeyError):
     __str__ = Exception.__str__
 
 
-class Shards:
+class Shards(Blocks):
     """Create with the table's specification, then `hold` shards.
 
     Parameters
@@ -46,36 +45,23 @@ class Shards:
 
     Attributes
     ----------
-    held : the shards that are here, in the order in which they came.
-    led : those among them that this server is the head of: whose pushes it takes, and whom functions run on.
-    numbers : (shards,) int64, how often each has been changed, as far as copies of it need that.
+    held, numbers : as `Blocks`.
+    led : those of them that this server is the head of: whose pushes it takes, and whom functions run on.
     clock : which pushes are applied to the shards that are led.
     """
 
     def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
-        self.spec = spec
-        self.held: list[int] = []
+        super().__init__(spec, headers, arena, space)
         self.led: list[int] = []
-        self.numbers = np.zeros(spec.shards, np.int64)
-        self._bits = spec.shard_bits
         self.clock = RangeClock(spec.positions)
-        self._space = space
-        self._words = arena.view(np.int64)
-        self._cells = arena.view(spec.dtype)
-        self._headers = headers // 8
         self._rule = make(spec.rule)
         self._loops = loops(self._rule)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
-        self._stride = sparse.row_words(spec.width, spec.slots, spec.itemsize)
         self._growing = Lock()
-        self._resolved = Resolved(
-            lambda keys, rows: sparse.resolve(self._words, self._headers, keys, self._bits, self._stride, rows)
-        )
         self._local = np.empty((spec.shards, 2), np.int64)
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
         self._local[:, 1] = 0
-        self._words[self._headers : self._headers + spec.shards * header.WORDS] = 0
 
     def warm(self) -> None:
         """Compile the rule's loops, or load them from numba's cache: not at the first push.
@@ -125,72 +111,12 @@ class Shards:
         """By worker, the last of its pushes that is applied wherever it pushes to."""
         return {worker: self.clock.time(worker, 0, self.spec.positions) for worker, *_ in self.clock.entries()}
 
-    # --- placement --------------------------------------------------------------------------------------------------
-
-    def hold(self, shards: Iterable[int]) -> None:
-        """Make empty shards; their values and state are zero."""
-        for shard in shards:
-            if self.spec.kind == "dense":
-                bits = self._bits
-                block = self._space.allocate(self._dense_bytes())
-                start = block // 8
-                self._words[start : start + self._dense_bytes() // 8] = 0
-            else:
-                bits = max(FEWEST_BITS, (self.spec.rows * 3 // 2 // self.spec.shards).bit_length())
-                block = self._fresh_block(bits)
-            self._header(shard)[header.LOCATION] = header.location(block, bits)
-            self.held.append(shard)
-
-    def give_back(self, shard: int) -> None:
-        """Hold a shard no longer; its memory is free."""
-        head = self._header(shard)
-        block = header.block_of(int(head[header.LOCATION]))
-        head[header.LOCATION], head[header.COUNT] = 0, 0
-        self.held.remove(shard)
-        self.numbers[shard] = 0
-        self._space.free(block)
-        self._resolved.forget()
-
     def clear(self) -> None:
         """Make all shards as empty as new ones."""
         self.clock.forget()
         self._resolved.forget()
         for shard in self.held:
             self.clear_shard(shard)
-
-    def clear_shard(self, shard: int) -> None:
-        """Make a shard as empty as a new one."""
-        head = self._header(shard)
-        block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
-        if self.spec.kind == "dense":
-            self._words[block : block + self._dense_bytes() // 8] = 0
-        else:
-            sparse.clear(self._words, block, bits, self._stride)
-            head[header.COUNT] = 0
-        self._resolved.forget()
-
-    def _header(self, shard: int) -> Array:
-        start = self._headers + shard * header.WORDS
-        return self._words[start : start + header.WORDS]
-
-    def _dense_bytes(self) -> int:
-        size = self.spec.shard_rows * self.spec.row_bytes * (1 + self.spec.slots)
-        return -(-size // HEADER_BYTES) * HEADER_BYTES
-
-    def _fresh_block(self, bits: int) -> int:
-        block = self._space.allocate(sparse.block_bytes(bits, self._stride))
-        sparse.clear(self._words, block // 8, bits, self._stride)
-        return block
-
-    def _grow(self, shard: int) -> None:
-        head = self._header(shard)
-        old = int(head[header.LOCATION])
-        old_block, bits = header.block_of(old), header.bits_of(old)
-        block = self._fresh_block(bits + 1)
-        sparse.move(self._words, old_block // 8, bits, block // 8, bits + 1, self._stride)
-        head[header.LOCATION] = header.location(block, bits + 1)
-        self._space.free(old_block)
-        self._resolved.forget()
 
     # --- push -------------------------------------------------------------------------------------------------------
 
@@ -290,14 +216,6 @@ class Shards:
         else:
             for _ in self._pool.map(one, mine):
                 pass
-
-    def _block(self, shard: int) -> tuple[Array, Array]:
-        """Values (cells,) and state (cells, slots) of a dense shard, as views."""
-        spec = self.spec
-        start = header.block_of(int(self._header(shard)[header.LOCATION])) // spec.itemsize
-        cells = spec.shard_rows * spec.width
-        values = self._cells[start : start + cells]
-        return values, self._cells[start + cells : start + cells * (1 + spec.slots)].reshape(cells, spec.slots)
 
     # --- pull -------------------------------------------------------------------------------------------------------
 

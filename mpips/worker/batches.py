@@ -10,9 +10,9 @@ import numpy as np
 
 from mpips.dataserver.batch import Batch
 from mpips.fabric import Deadline, Fabric
+from mpips.line import Line
 from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Resumed, Workload, WorkRequest
-from mpips.scheduler.line import Line
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 AHEAD = 3  # batches asked for before they are needed
 PATIENCE = 2.0  # seconds until room for the batch that is needed next may be what is missing

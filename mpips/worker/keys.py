@@ -22,6 +22,10 @@ class KeyRangeError(Error, KeyError):
     __str__ = Exception.__str__
 
 
+class ShapeError(Error, ValueError):
+    """Values, or an array to read into, that do not have the shape that the keys ask for."""
+
+
 class Keys:
     """A sorted list of unique keys, checked and grouped by server once, for any number of pushes and pulls.
 

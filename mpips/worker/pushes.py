@@ -6,117 +6,28 @@ have not acknowledged goes to the new ones, before anything else does.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
 from mpips.functions import unpack
-from mpips.kernels.copies import group_starts
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import CallShards, Coded, Push, PushReply, ShardsReply, Taken
+from mpips.messages import PushReply, ShardsReply, Taken
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.lane import Lane
-from mpips.worker.keys import KeyRangeError, Keys, Placement, key_range
+from mpips.worker.keys import KeyRangeError, Keys, Placement, ShapeError, key_range
 from mpips.worker.outgoing import Outgoing
+from mpips.worker.sending import Calling, Part, Segment, Sending
 from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
-Segment = tuple[int, int]
-
-
-class ShapeError(Error, ValueError):
-    """Values, or an array to read into, that do not have the shape that the keys ask for."""
 
 
 class NonFiniteError(Error, ValueError):
     """NaN or infinite values in a push, which is refused as a whole."""
-
-
-class Part(NamedTuple):
-    """What one server is sent of a push.
-
-    Parameters
-    ----------
-    server : its rank.
-    segments : which rows of the push, as ``[start, end)`` each; empty of a push to a range.
-    packed : offset of keys and of values, entries, and how filters packed them; None where they lie as they are.
-    again : whether it is sent because of a view, and not for the first time.
-    """
-
-    server: int
-    segments: list[Segment]
-    packed: tuple[int, int, int, Coded | None] | None = None
-    again: bool = False
-
-
-class Calling(NamedTuple):
-    """A shard function that writes, and the keys ``[lo, hi)`` that it is run on; `hi` None: all from `lo` on."""
-
-    function: str
-    lo: int
-    hi: int | None
-
-
-class Sending:
-    """A push under way; or a function that writes, which goes the same way, with its argument for values.
-
-    Attributes
-    ----------
-    task, identity, step, lo, hi : of the push.
-    keys : (n,) uint64, grouped by server and shard; None for a range, and for a function.
-    values : (n, push_width) of the table's dtype, in this order.
-    slot : where keys and then values lie in the arena; None where filters packed them.
-    parts : what servers are sent and have not acknowledged, by the part's number.
-    numbers : how many parts there have been.
-    placement : by which they were split.
-    calling : the function; None for a push.
-    """
-
-    __slots__ = (
-        "calling",
-        "hi",
-        "identity",
-        "keys",
-        "lo",
-        "numbers",
-        "parts",
-        "placement",
-        "slot",
-        "step",
-        "task",
-        "values",
-    )
-
-    def __init__(
-        self,
-        task: Task[Any],
-        number: tuple[int, int],
-        about: tuple[int, int],
-        keys: Array | None,
-        values: Array,
-        slot: int | None,
-        placement: Placement,
-        calling: Calling | None = None,
-    ) -> None:
-        self.task = task
-        self.calling = calling
-        self.identity, self.step = number
-        self.lo, self.hi = about
-        self.keys = keys
-        self.values = values
-        self.slot = slot
-        self.numbers = 0
-        self.parts: dict[int, Part] = {}
-        self.placement = placement
-
-    def add(self, part: Part) -> int:
-        """A part, and its number."""
-        self.numbers += 1
-        self.parts[self.numbers] = part
-        return self.numbers
 
 
 class Pushes:
@@ -217,7 +128,7 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, keys.array)
-        sending = Sending(task, self._steps.next(), about, own_keys, cells.reshape(values.shape), slot, self._placement)
+        sending = self._sending(task, self._steps.next(), about, own_keys, cells.reshape(values.shape), slot)
         for server, (start, end) in self._groups(keys, about).items():
             sending.add(Part(server, [(start, end)] if end > start else []))
             self._outgoing.count(server, (end - start) * (8 + self._push_bytes))
@@ -258,7 +169,7 @@ class Pushes:
             return task
         plain_keys = np.concatenate([packet.plain.entries() for packet in laid.values()])
         plain_values = np.concatenate([packet.plain.values for packet in laid.values()])
-        sending = Sending(task, number, about, plain_keys, plain_values, None, self._placement)
+        sending = self._sending(task, number, about, plain_keys, plain_values, None)
         start = 0
         for server, (at, middle, count, coded, plain) in laid.items():
             end = start + plain.values.shape[0]
@@ -277,7 +188,7 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, range(lo, hi))
-        sending = Sending(task, self._steps.next(), (lo, hi), None, cells.reshape(values.shape), slot, self._placement)
+        sending = self._sending(task, self._steps.next(), (lo, hi), None, cells.reshape(values.shape), slot)
         for server in self._placement.servers_of(lo, hi):
             sending.add(Part(server, []))
             self._outgoing.count(server, values.nbytes)
@@ -299,7 +210,7 @@ class Pushes:
         about = 0, self._spec.positions
         if self._spec.kind == "dense" and calling.hi is not None and calling.lo < calling.hi:
             about = calling.lo, calling.hi
-        sending = Sending(task, self._steps.next(), about, None, argument, slot, self._placement, calling)
+        sending = self._sending(task, self._steps.next(), about, None, argument, slot, calling)
         for server in self._placement.servers_of(*about):
             sending.add(Part(server, []))
         replies: dict[int, Any] = {}
@@ -326,6 +237,18 @@ class Pushes:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
+    def _sending(
+        self,
+        task: Task[Any],
+        number: tuple[int, int],
+        about: tuple[int, int],
+        keys: Array | None,
+        values: Array,
+        slot: int | None,
+        calling: Calling | None = None,
+    ) -> Sending:
+        return Sending(self._spec, self._index, task, number, about, keys, values, slot, self._placement, calling)
+
     def _send(self, sending: Sending, after: list[Task[Any]]) -> Task[None]:
         def replied(source: int, message: PushReply) -> None:
             if self._acknowledged(sending, source, message.part):
@@ -341,9 +264,9 @@ class Pushes:
         def send(time: int, after: list[int]) -> None:
             self.sent += sending.calling is None
             if sending.placement is not self._placement:
-                self._split_again(sending, self._placement.changed_from(sending.placement))
-            for number in sending.parts:
-                self._post(sending, number, after)
+                changed = self._placement.changed_from(sending.placement)
+                sending.split_again(self._placement, changed, self._fabric)
+            self._post(sending, sending.parts, after)
 
         servers = {part.server for part in sending.parts.values()}
         self._issued.issue(sending.task, servers, send, after, replied, lane=self.lane)
@@ -359,39 +282,10 @@ class Pushes:
             return False
         return self._issued.received(sending.task, source)
 
-    def _post(self, sending: Sending, number: int, after: list[int]) -> None:
-        """Send a part."""
-        part, task, view = sending.parts[number], sending.task, sending.placement.view
-        if sending.calling is not None:
-            assert sending.slot is not None
-            message: Push | CallShards = CallShards(
-                task.time, after, view, number, self._index, sending.identity, sending.step,
-                *sending.calling, sending.slot, sending.values.size,
-            )  # fmt: skip
-        else:
-            keys, values, count, coded, more = self._place_of(sending, part)
-            message = Push(
-                task.time, after, view, number, self._index, sending.identity, sending.step,
-                sending.lo, sending.hi, count, keys, values, coded, more,
-            )  # fmt: skip
-        self._fabric.send(part.server, message)
-
-    def _place_of(
-        self, sending: Sending, part: Part
-    ) -> tuple[int | None, int, int, Coded | None, list[tuple[int, int, int]]]:
-        """Where a part's keys and values lie, how many they are, how they are packed, and where more of them lie."""
-        if part.packed is not None:
-            return *part.packed, []
-        slot = sending.slot
-        assert slot is not None
-        if sending.keys is None:
-            return None, slot, sending.values.shape[0], None, []
-        cells = slot + 8 * sending.keys.size
-        if not part.segments:
-            return slot, cells, 0, None, []
-        more = [(slot + 8 * start, cells + start * self._push_bytes, end - start) for start, end in part.segments[1:]]
-        start, end = part.segments[0]
-        return slot + 8 * start, cells + start * self._push_bytes, end - start, None, more
+    def _post(self, sending: Sending, numbers: Iterable[int], after: list[int]) -> None:
+        """Send some parts."""
+        for number in numbers:
+            self._fabric.send(sending.parts[number].server, sending.message(number, after))
 
     def viewed(self, placement: Placement, changed: set[int]) -> None:
         """Take another placement: what went to servers that have other shards now goes to those that have them."""
@@ -400,58 +294,7 @@ class Pushes:
         for sending in self._made:
             if sending.task.time and not sending.task.finished:
                 after = [other.time for other in sending.task.before if not other.finished]
-                for number in self._split_again(sending, changed):
-                    self._post(sending, number, after)
-
-    def _split_again(self, sending: Sending, changed: set[int]) -> list[int]:
-        """Split what the servers in `changed` were sent, or were to be sent, among those that have the shards now; the
-        numbers of the new parts.
-        """
-        before, now, task = sending.placement, self._placement, sending.task
-        affected = {number: part for number, part in sending.parts.items() if part.server in changed}
-        sending.placement = now
-        if not affected:
-            return []
-        had = {part.server for part in affected.values()}
-        segments = self._segments(sending, affected.values())
-        if sending.keys is None or self._spec.aggregate:
-            bits = self._spec.shard_bits if self._spec.kind == "dense" else 0
-            for shard in range(sending.lo >> bits, ((sending.hi - 1) >> bits) + 1):
-                if before.heads[shard] in had:
-                    segments.setdefault(now.heads[shard], [])
-        for number in affected:
-            del sending.parts[number]
-        if sending.keys is not None and sending.slot is None:
-            self._lay_plain(sending)
-        numbers = [sending.add(Part(server, segments[server], again=True)) for server in sorted(segments)]
-        task.peers = {part.server for part in sending.parts.values()}
-        task.asked = (task.asked - changed) | task.peers
-        return numbers
-
-    def _segments(self, sending: Sending, parts: Iterable[Part]) -> dict[int, list[Segment]]:
-        """The segments of some parts' rows, cut where another server has the shard, by server."""
-        spec, found = self._spec, dict[int, list[Segment]]()
-        for start, end in (segment for part in parts for segment in part.segments):
-            assert sending.keys is not None
-            shards, starts = np.empty(end - start, np.int64), np.empty(end - start + 1, np.int64)
-            count = group_starts(sending.keys[start:end], spec.kind == "dense", spec.shard_bits, shards, starts)
-            for i in range(count):
-                segments = found.setdefault(self._placement.heads[shards[i]], [])
-                first, last = start + int(starts[i]), start + int(starts[i + 1])
-                if i > 0 and segments and segments[-1][1] == first:  # within a segment keys are in order
-                    first = segments.pop()[0]
-                segments.append((first, last))
-        return found
-
-    def _lay_plain(self, sending: Sending) -> None:
-        """Lay what filters had packed into the arena as it is: another server could not unpack it."""
-        assert sending.keys is not None
-        keys, values = sending.keys, sending.values
-        slot = self._fabric.space.allocate(keys.nbytes + values.nbytes)
-        self._fabric.arena[slot : slot + keys.nbytes] = keys.view(np.uint8)
-        self._fabric.arena[slot + keys.nbytes : slot + keys.nbytes + values.nbytes] = values.reshape(-1).view(np.uint8)
-        sending.slot = slot
-        sending.task.on_end(lambda: self._fabric.space.free(slot))
+                self._post(sending, sending.split_again(placement, changed, self._fabric), after)
 
     # --- those under way --------------------------------------------------------------------------------------------
 

@@ -6,61 +6,28 @@ message.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpips.fabric import Fabric
 from mpips.filters import Direction, Kkt
-from mpips.functions import FunctionError, find, reduce_replies, unpack
-from mpips.messages import CallShards, ShardsReply, Taken, Traffic
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import View
+from mpips.messages import Traffic
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
+from mpips.views.chains import chains_of
+from mpips.views.view import View
 from mpips.worker.algebra import Algebra
-from mpips.worker.far import Above, Far
-from mpips.worker.keys import Keys, Placement, key_range
-from mpips.worker.near import Near
+from mpips.worker.asked import Asked
+from mpips.worker.calls import Calls
+from mpips.worker.far import Far
+from mpips.worker.keys import Keys, Placement
 from mpips.worker.outgoing import Outgoing
-from mpips.worker.pushes import Calling, Pushes, ShapeError
+from mpips.worker.pulls import Pulls
+from mpips.worker.pushes import Pushes
 from mpips.worker.steps import Steps
 
 Array = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
-
-
-class Reads:
-    """One-sided reads into one array: those begun before a view may come after it.
-
-    Attributes
-    ----------
-    again : whether all is to be read again when they have come.
-    """
-
-    def __init__(self) -> None:
-        self.again = False
-        self._open: dict[int, int] = {}
-
-    def begin(self, servers: Iterable[int]) -> None:
-        """Reads from these servers, one for each, begin."""
-        for server in servers:
-            self._open[server] = self._open.get(server, 0) + 1
-
-    def done(self, server: int) -> bool:
-        """One has come; whether it was the last."""
-        if server not in self._open:  # it was dead
-            return False
-        self._open[server] -= 1
-        if not self._open[server]:
-            del self._open[server]
-        return not self._open
-
-    def under_way(self, lost: set[int]) -> set[int]:
-        """The servers from which any will come: not those that are dead."""
-        self._open = {server: count for server, count in self._open.items() if server not in lost}
-        return set(self._open)
 
 
 class Table(Algebra):
@@ -93,20 +60,15 @@ class Table(Algebra):
     ) -> None:
         self.spec = spec
         self.delay = delay
-        self._index = index
-        self._headers = headers
-        self._fabric = fabric
         self._issued = issued
         self._placement = Placement(spec, view.number, chains_of(view, spec).heads.tolist())
-        self._near = Near(spec, headers, self._placement.heads, fabric)
         self._outgoing = Outgoing(spec, fabric, issued)
         self._steps = Steps(identity)
         self._pushes = Pushes(spec, index, self._placement, fabric, issued, self._outgoing, self._steps, resumed)
-        self._far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing, self._pushes.lane)
-        self._lost = set(view.lost)
-        self._answering: dict[
-            Task[Any], Callable[[], None]
-        ] = {}  # what servers were asked to answer, and asking it again
+        self._asked = Asked(issued, set(view.lost))
+        far = Far(spec, index, headers, self._placement, fabric, issued, self._outgoing, self._pushes.lane)
+        self._pulls = Pulls(spec, headers, self._placement, fabric, issued, self._asked, far)
+        self._calls = Calls(spec, index, self._placement, fabric, issued, self._asked, self._pushes)
 
     @property
     def name(self) -> str:
@@ -133,30 +95,12 @@ class Table(Algebra):
         """
         placement = Placement(self.spec, view.number, chains_of(view, self.spec).heads.tolist())
         changed = placement.changed_from(self._placement)
-        self._lost = set(view.lost)
         if changed:
             self._placement = placement
-            self._near = Near(self.spec, self._headers, placement.heads, self._fabric)
-            self._far.viewed(placement)
+            self._pulls.viewed(placement)
+            self._calls.viewed(placement)
             self._pushes.viewed(placement, changed)
-        for task, ask in list(self._answering.items()):
-            if task.finished:
-                del self._answering[task]
-            elif task.peers & (changed | self._lost):
-                self._issued.withdraw(task)
-                ask()
-
-    def _ask(self, task: Task[Any], ask: Callable[[], None]) -> None:
-        """Begin what servers are to answer, in a way that can be repeated."""
-        self._answering[task] = ask
-        task.on_end(lambda: self._drop(task))
-        ask()
-
-    def _drop(self, task: Task[Any]) -> None:
-        self._answering.pop(task, None)
-
-    def _shape(self, n: int) -> Shape:
-        return (n,) if self.spec.width == 1 else (n, self.spec.width)
+        self._asked.viewed(changed, set(view.lost))
 
     # --- push -------------------------------------------------------------------------------------------------------
 
@@ -253,128 +197,7 @@ class Table(Algebra):
             pushed are zero.
         """
         before = [*self._issued.known(after), *self._pushes.older(self.delay)]
-        if isinstance(keys, range | slice):
-            lo, hi = key_range(self.spec, keys)
-            task: Task[Any] = Task(self._issued, f'pull of range [{lo}, {hi}) from table "{self.name}"')
-            if self.spec.kind == "sparse":
-                self._when_local(task, bool(self._near.shards), lambda after: self._scan(task, lo, hi, after), before)
-                return task
-            assert hi is not None
-            rows, stop = self._result(hi - lo, out), hi
-            self._issued.when(task, lambda: self._pull_range(task, lo, stop, rows, consistent), before)
-            return task
-        keys = self.keys(keys)
-        listed, rows = keys, self._result(keys.array.size, out)
-        asked = self._asked(above, rows.shape[0])
-        task = Task(self._issued, f'pull of {rows.shape[0]:,} keys from table "{self.name}"')
-        local = bool(self._near.shards) or not (self._far and self._far.among(keys))
-        self._when_local(task, local, lambda after: self._pull_keys(task, listed, rows, asked, after), before)
-        return task
-
-    def _when_local(
-        self, task: Task[Any], local: bool, pull: Callable[[list[Task[Any]]], None], before: list[Task[Any]]
-    ) -> None:
-        """Begin a pull: what loads from this node waits for the tasks before it; else the servers see to that."""
-        if local:
-            self._issued.when(task, lambda: pull([]), before)
-        else:
-            pull(before)
-
-    def _result(self, n: int, out: Array | None) -> Array:
-        if out is None:
-            return np.empty((n, self.spec.width), self.spec.dtype)
-        if out.dtype != self.spec.dtype or out.size != n * self.spec.width or not out.flags.c_contiguous:
-            raise ShapeError(
-                f'table "{self.name}": out must be contiguous {self.spec.dtype} of shape {self._shape(n)}, '
-                f"got {out.dtype} {out.shape}"
-            )
-        return out.reshape(n, self.spec.width)
-
-    def _asked(self, above: tuple[int, float] | None, n: int) -> Above | None:
-        if above is None:
-            return None
-        if self.spec.kind != "dense" or not 0 <= above[0] < self.spec.slots:
-            raise ValueError(f'table "{self.name}" has no slot {above[0]} of update state to compare')
-        return Above(*above, np.zeros(n, np.bool_))
-
-    def _pull_keys(self, task: Task[Any], keys: Keys, out: Array, above: Above | None, after: list[Task[Any]]) -> None:
-        def finish() -> None:
-            values = out.reshape(self._shape(out.shape[0]))
-            task.finish(values if above is None else (values, above.out))
-
-        def gather() -> bool:
-            if self._near.shards:
-                self._near.gather(keys.array, out.reshape(-1))
-                if above is not None:
-                    self._near.above(keys.array, *above)
-            return bool(self._far and self._far.among(self.keys(keys)))
-
-        def begin(after: list[Task[Any]]) -> None:
-            if gather():
-                self._far.pull_keys(task, keys, out, after, finish, ask, above)
-            else:
-                finish()
-
-        def ask() -> None:
-            self._in_order(task, begin, after)
-
-        if self._far and self._far.among(self.keys(keys)):
-            self._ask(task, ask)
-        else:
-            gather()
-            finish()
-
-    def _in_order(self, task: Task[Any], begin: Callable[[list[Task[Any]]], None], after: list[Task[Any]]) -> None:
-        """Begin a pull that left it to the servers to come after other tasks; since it was issued some of its shards
-        may have come to this node, where nobody else sees to that.
-        """
-        if after and self._near.shards:
-            self._issued.when(task, lambda: begin([]), after)
-        else:
-            begin(after)
-
-    def _pull_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool) -> None:
-        reads = Reads()
-        if self._far:
-            self._ask(task, lambda: self._read_range(task, lo, hi, out, consistent, reads))
-        else:
-            self._read_range(task, lo, hi, out, consistent, reads)
-
-    def _read_range(self, task: Task[Any], lo: int, hi: int, out: Array, consistent: bool, reads: Reads) -> None:
-        """Read the rows into `out`, once what is being read of it for views before has come."""
-        task.peers = reads.under_way(self._lost)
-        if task.peers:
-            reads.again = True
-            return
-        bits, width, flat = self.spec.shard_bits, self.spec.width, out.reshape(-1)
-        far = []
-        for shard in range(lo >> bits, ((hi - 1) >> bits) + 1) if hi > lo else ():
-            start = shard << bits
-            a, b = max(lo, start), min(hi, start + (1 << bits))
-            cells = flat[(a - lo) * width : (b - lo) * width]
-            if consistent and shard in self._near.shards:
-                self._copy_at_rest(shard, a - start, cells)
-            elif shard in self._near.shards:
-                cells[:] = self._near.values(shard)[(a - start) * width : (b - start) * width]
-            if shard not in self._near.shards:
-                far.append((shard, a - start, cells))
-
-        def one(head: int) -> None:
-            if not reads.done(head):
-                return
-            if reads.again:
-                reads.again = False
-                self._read_range(task, lo, hi, out, consistent, reads)
-            else:
-                task.finish(out.reshape(self._shape(out.shape[0])))
-
-        if not far:
-            task.finish(out.reshape(self._shape(out.shape[0])))
-        heads = [int(self._placement.heads[shard]) for shard, _, _ in far]
-        reads.begin(heads)
-        task.peers = set(heads)
-        for head, (shard, row, cells) in zip(heads, far, strict=True):
-            self._far.copy(shard, row, cells, consistent, partial(one, head))
+        return self._pulls.pull(keys, out, before, consistent, above)
 
     # --- functions on the servers -----------------------------------------------------------------------------------
 
@@ -408,97 +231,4 @@ class Table(Algebra):
         ShapeError
             when the argument has too few or too many numbers.
         """
-        before = self._issued.known(after)
-        lo, hi = key_range(self.spec, keys)
-        numbers = np.ascontiguousarray(argument, np.float64).reshape(-1)
-        if find(function).by_row and (hi is None or numbers.size != (hi - lo) * self.spec.width):
-            size = "a dense table" if hi is None else f"{(hi - lo) * self.spec.width} numbers"
-            raise ShapeError(f'function "{function}" on table "{self.name}": its argument needs {size}')
-        slot = self._issued.room(numbers.nbytes)
-        self._fabric.values(self._fabric.rank, slot, numbers.size, "float64")[:] = numbers
-        task: Task[Any] = Task(self._issued, f'function "{function}" on [{lo}, {hi}) of table "{self.name}"')
-        task.on_end(lambda: self._fabric.space.free(slot))
-        if find(function).writes:
-            self._pushes.call(
-                task, Calling(function, lo, hi), slot, numbers, before,
-                lambda replies: self._reduce(task, function, replies, numbers),
-            )  # fmt: skip
-        else:
-            self._ask(task, lambda: self._ask_servers(task, function, (lo, hi), (slot, numbers), before))
-        return task
-
-    def _ask_servers(
-        self,
-        task: Task[Any],
-        function: str,
-        keys: tuple[int, int | None],
-        argument: tuple[int, Array],
-        before: Iterable[Task[Any]],
-    ) -> None:
-        """Have all servers of a key range run a function; its argument lies in a slot of the arena."""
-        (lo, hi), (slot, numbers) = keys, argument
-        placement, replies = self._placement, dict[int, Any]()
-        dense = self.spec.kind == "dense" and hi is not None
-        servers = (dense and placement.servers_of(lo, hi or 0)) or placement.servers
-
-        def send(time: int, after: list[int]) -> None:
-            if placement is not self._placement:
-                self._issued.withdraw(task, asked=False)
-                self._answering[task]()
-                return
-            message = CallShards(
-                time, after, placement.view, 0, self._index, 0, 0, function, lo, hi, slot, numbers.size
-            )
-            for server in servers:
-                self._fabric.send(server, message)
-
-        def answered(source: int, reply: ShardsReply) -> None:
-            data = np.empty(reply.size, np.uint8)
-
-            def arrived() -> None:
-                self._fabric.send(source, Taken(reply.time))
-                if task.time != reply.time:  # it was asked again meanwhile
-                    return
-                replies[source] = unpack(data, reply.dtype, reply.shape)
-                if self._issued.received(task, source):
-                    self._reduce(task, function, [replies[server] for server in servers if server in replies], numbers)
-
-            self._fabric.fetch(source, reply.offset, data, arrived)
-
-        self._issued.issue(task, servers, send, before, answered, self._pushes.lane, queued=False)
-
-    def _reduce(self, task: Task[Any], function: str, replies: list[Any], argument: Array) -> None:
-        try:
-            result = reduce_replies(function, replies, argument) if replies else None
-        except FunctionError as error:
-            task.finish(None, error)
-        else:
-            task.finish(result)
-
-    def _copy_at_rest(self, shard: int, row: int, cells: Array) -> None:
-        """Copy values of a shard on this node, unless another node has it before they are at rest."""
-        what = f'shard {shard} of table "{self.name}" to be at rest'
-        self._fabric.wait(lambda: shard not in self._near.shards or self._near.copy_at_rest(shard, row, cells), what)
-
-    def _scan(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
-        def begin(after: list[Task[Any]]) -> None:
-            self._scan_all(task, lo, hi, after)
-
-        if self._far:
-            self._ask(task, lambda: self._in_order(task, begin, after))
-        else:
-            begin(after)
-
-    def _scan_all(self, task: Task[Any], lo: int, hi: int | None, after: list[Task[Any]]) -> None:
-        found = [self._near.scan(shard, lo, hi) for shard in sorted(self._near.shards)]
-
-        def finish() -> None:
-            keys = np.concatenate([part[0] for part in found])
-            values = np.concatenate([part[1] for part in found])
-            order = np.argsort(keys)
-            task.finish((keys[order], values[order].reshape(self._shape(keys.size))))
-
-        if self._far:
-            self._far.scan(task, lo, hi, found, after, finish, lambda: self._scan_all(task, lo, hi, after))
-        else:
-            finish()
+        return self._calls.call(function, keys, argument, self._issued.known(after))

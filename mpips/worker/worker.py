@@ -1,8 +1,7 @@
 """The worker's role: the tables, and a loop that feeds an algorithm with batches and reports what came of them."""
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,14 +10,11 @@ from mpips.dataserver.rows import concatenate
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
-from mpips.filters import KeyCache
+from mpips.line import SCHEDULER, Line
 from mpips.messages import (
     Begin,
     Cancelled,
     Finished,
-    KeysGiven,
-    KeysTaken,
-    KeysWanted,
     Load,
     NoMoreWork,
     Report,
@@ -31,18 +27,17 @@ from mpips.messages import (
     Workload,
 )
 from mpips.metrics import BINS, pack
-from mpips.scheduler.line import SCHEDULER, Line
-from mpips.scheduler.view import View
 from mpips.table import header_offsets
 from mpips.tasks import Issued, Task, TaskRefused
 from mpips.tasks.calls import call
+from mpips.views.view import View
 from mpips.worker.batches import Batches
+from mpips.worker.forgotten import Forgotten
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
 
 TO_WORKERS = (Begin, SetDelay, Workload, Cancelled, NoMoreWork)  # for nobody else, and not for who will be one again
-STRETCH = 1 << 12  # bytes of the arena kept free for keys that servers have forgotten
 
 
 class TrainingError(Error, RuntimeError):
@@ -51,14 +46,6 @@ class TrainingError(Error, RuntimeError):
 
 class Leaves(Error, RuntimeError):
     """The job needs this worker no longer: its program ends here."""
-
-
-class Giving(NamedTuple):
-    """Keys (n,) that a server has forgotten, and that go to it again."""
-
-    server: int
-    time: int
-    keys: np.ndarray[Any, Any]
 
 
 class Algorithm(Protocol):
@@ -107,26 +94,20 @@ class Worker:
         self._meter = Meter(fabric)
         self._between_reports = Meter(fabric)
         fabric.on(Begin, self._begin)
-        self._giving: deque[Giving] = deque()
-        self._stretch: int | None = None
+        self._forgotten: Forgotten | None = None
         fabric.on(SetDelay, self._set_delay)
         fabric.on(Cancelled, self._cancelled)
-        fabric.on(KeysWanted, self._keys_wanted)
-        fabric.on(KeysTaken, self._keys_taken)
         fabric.background.append(self._report_load)
 
     def _begin(self, source: int, message: Begin) -> None:
         offsets = header_offsets(message.tables)
         self._fabric.space.first(offsets[-1])  # as this rank may come to be a server
-        if any(
-            each["name"] == KeyCache.name for spec in message.tables for each in spec.push_filters + spec.pull_filters
-        ):
-            self._stretch = self._fabric.space.allocate(STRETCH)
         for index, spec in enumerate(message.tables):
             self.tables[spec.name] = Table(
                 spec, index, offsets[index], self._view, self._fabric, self._issued, message.identity, self._resume,
                 self._delay,
             )  # fmt: skip
+        self._forgotten = Forgotten(self._fabric, list(self.tables.values()))
         self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
         self._meter.begin()
@@ -143,30 +124,6 @@ class Worker:
         if workload is not None and workload.train:
             for table in self.tables.values():
                 table.pass_by(workload.identity, workload.first + len(workload.batches) - 1)
-
-    def _keys_wanted(self, source: int, message: KeysWanted) -> None:
-        table = list(self.tables.values())[message.table]
-        keys = table.give_keys(source, message.direction, message.signature)
-        self._giving.append(Giving(source, message.time, keys))
-        if len(self._giving) == 1:
-            self._give_part()
-
-    def _give_part(self) -> None:
-        """Lay the next keys of the first list that is wanted into the stretch that is kept free for them: the arena may
-        be full of pushes that wait for these very keys.
-        """
-        assert self._stretch is not None
-        server, time, keys = self._giving[0]
-        part = keys[: STRETCH // 8]
-        self._fabric.values(self._fabric.rank, self._stretch, part.size, "uint64")[:] = part
-        self._giving[0] = Giving(server, time, keys[part.size :])
-        self._fabric.send(server, KeysGiven(time, part.size, self._stretch, keys.size - part.size))
-
-    def _keys_taken(self, source: int, message: KeysTaken) -> None:
-        if not self._giving[0].keys.size:
-            self._giving.popleft()
-        if self._giving:
-            self._give_part()
 
     def viewed(self, old: View, new: View) -> None:
         """There is a new view: other ranks may have what this one was dealing with."""
@@ -194,10 +151,9 @@ class Worker:
         left on this rank.
         """
         self._batches.close()
-        self._fabric.off(KeysWanted, KeysTaken)
         self._fabric.background.remove(self._report_load)
-        if self._stretch is not None:
-            self._fabric.space.free(self._stretch)
+        if self._forgotten is not None:
+            self._forgotten.close()
 
     def _resume(self, view: int) -> None:
         """What had to be sent again for a view goes on: the first of it is told."""

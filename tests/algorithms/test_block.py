@@ -12,7 +12,7 @@ from mpips.algorithms import linear
 from mpips.algorithms.settings import BlockSettings
 from mpips.dataserver.spec import DataSpec, FeatureSpec, TestSplit
 from mpips.plan import Plan
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.algorithms.test_linear import FEATURES, batches_of, matrix, result_of, weights_of
 from tests.simulated import PLACES, SLOW, SMALL, SimulatedJob, libsvm, table
 

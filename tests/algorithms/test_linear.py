@@ -13,7 +13,7 @@ from mpips.dataserver.source import prepare
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.messages import Workload
 from mpips.plan import Plan
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SLOW, SMALL, SimulatedJob, libsvm, table
 
 ROWS, FEATURES = 2_000, 300

@@ -10,7 +10,7 @@ import pytest
 from mpips.cli import preflight
 from mpips.cli.preflight import ArenaError, RunFolder, RunFolderError, check_memory, check_roles, number_of_ranks
 from mpips.job import Job, load
-from mpips.scheduler.view import RolesError
+from mpips.views.view import RolesError
 
 
 class Usage(NamedTuple):

@@ -30,7 +30,7 @@ from mpips.messages import (
     Workload,
     WorkRequest,
 )
-from mpips.scheduler.view import Roles, assign
+from mpips.views.view import Roles, assign
 from mpips.worker.batches import Batches
 from tests.dataserver.reading import csv, libsvm, write
 from tests.simulated import PLACES, SLOW, Tape, rest

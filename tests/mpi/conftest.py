@@ -7,7 +7,7 @@ import pytest
 
 from mpips.plan import MB
 from mpips.rank import Rank
-from mpips.scheduler.view import assign
+from mpips.views.view import assign
 
 PLACES = ["one node", "nodes of their own"]
 

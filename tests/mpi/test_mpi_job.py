@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.simulated import program_plan, table
 
 pytestmark = pytest.mark.mpi(min_size=4)

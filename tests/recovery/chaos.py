@@ -25,8 +25,8 @@ from mpips.fabric import sim
 from mpips.kernels.partition import positions
 from mpips.plan import Plan
 from mpips.scheduler import requests
-from mpips.scheduler.view import Roles, View
 from mpips.table import TableSpec
+from mpips.views.view import Roles, View
 from mpips.worker.worker import Worker
 from tests.recovery import invariants
 from tests.recovery.schedules import Schedule, simpler

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import MAIN, View
 from mpips.server.server import Server
 from mpips.server.shards import Shards
+from mpips.views.chains import chains_of
+from mpips.views.view import MAIN, View
 from tests.simulated import SimulatedJob
 
 Array = np.ndarray[Any, Any]
@@ -46,9 +46,9 @@ def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -
         return f"copies are on their way from {view.ring} to {view.target}"
     desk = job.ranks[view.scheduler]._desk
     assert desk is not None
-    under_way = desk.replica.scheduler._recoveries.under_way()
-    if under_way:
-        return f"of {under_way} something is missing"
+    lost = {loss.rank: loss.missing for loss in desk.replica.scheduler._losses._open}
+    if lost:
+        return f"of lost ranks something is missing: {lost}"
     if desk.replica.scheduler._saving.missing is not None:
         return "a generation is being written"
     for rank, server in servers_of(job, view).items():
@@ -146,12 +146,10 @@ def of_clocks(job: SimulatedJob, view: View, due: dict[int, dict[int, Array]]) -
 
 
 def _left_open(job: SimulatedJob, server: Server, rank: int) -> Iterator[str]:
-    if server._answers:
-        yield f"server {rank} has answers that nobody takes: {server._answers}"
-    if server._held_up:
-        yield f"server {rank} holds {len(server._held_up)} pushes up"
-    if server._early:
-        yield f"server {rank} has messages of later views: {server._early}"
+    if server._answers.waiting():
+        yield f"server {rank} has answers that nobody takes: {server._answers.waiting()}"
+    if server._gate.waiting():
+        yield f"server {rank} holds pushes up, or has messages of later views: {server._gate.waiting()}"
     if any(aggregate.waiting() for aggregate in server._aggregators.values()):
         yield f"server {rank} waits for pushes: {[each.waiting() for each in server._aggregators.values()]}"
     this = job.ranks[rank]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpips.messages import Scaled
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.recovery.test_lock_step import beyond, contents, outcome
 from tests.simulated import PLACES, SimulatedJob, table
 from tests.worker.test_lost_workers import PASSES, TRAIN, Count, data, job_of, undisturbed  # noqa: F401

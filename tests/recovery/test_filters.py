@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.recovery.test_lock_step import beyond, contents
 from tests.simulated import FAST, PLACES, SimulatedJob, program_plan, table
 

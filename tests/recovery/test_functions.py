@@ -6,8 +6,8 @@ import pytest
 
 from mpips import function, shard_function
 from mpips.functions import FUNCTIONS
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskLost
+from mpips.views.view import Roles
 from tests.recovery.test_lock_step import beyond, contents
 from tests.simulated import FAST, PLACES, SimulatedJob, program_plan, table
 

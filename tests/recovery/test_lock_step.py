@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mpips.scheduler.chains import chains_of
-from mpips.scheduler.view import Roles
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles
 from tests.simulated import FAST, PLACES, SimulatedJob, program_plan, table
 
 STEPS = 25

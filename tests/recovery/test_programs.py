@@ -9,7 +9,7 @@ from mpips.algorithms.linear.block import solve
 from mpips.algorithms.settings import BlockSettings
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.plan import Plan
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.recovery.test_lock_step import STEPS, TABLES, beyond, contents, run
 from tests.simulated import PLACES, SMALL, SimulatedJob, libsvm, program_plan, rest, table
 

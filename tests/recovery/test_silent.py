@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mpips.dataserver.spec import DataSpec, TestSplit
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.succession import with_standbys
-from mpips.scheduler.view import Roles
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles
 from tests.recovery.test_failover import check, reader
 from tests.simulated import PLACES, SLOW, SimulatedJob, count, libsvm, program_plan, table
 

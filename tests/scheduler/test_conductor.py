@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mpips.scheduler.view import NoSuchGroup, Roles
 from mpips.tasks import TaskRefused
 from mpips.tasks.calls import function
+from mpips.views.view import NoSuchGroup, Roles
 from tests.simulated import PLACES, SLOW, SimulatedJob, program_plan, rest, table
 
 everywhere = pytest.mark.parametrize("place", PLACES)

@@ -12,7 +12,7 @@ from mpips.dataserver.spec import DataSpec
 from mpips.metrics import pack
 from mpips.plan import Plan
 from mpips.scheduler.delays import BATCHES, SHORTEST_WINDOW, Delays
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.scheduler.test_scheduler import DATA, DATA_SPEC, SCORES, SERVERS, WORKERS, Job, logged, sent
 from tests.simulated import SMALL, SimulatedJob, libsvm, table
 from tests.simulated import run as simulated

@@ -4,20 +4,21 @@ import pytest
 
 from mpips.messages import Drain, NewView, Release
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.membership import BeyondRedundancy, CannotScale, Membership
-from mpips.scheduler.view import Roles, assign
 from mpips.table import TableSpec
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles, assign
 
 TABLE = TableSpec(name="w", rows=100_000)
 
 
-def membership(servers=3, workers=2, spares=2, replicas=1, nodes=None, program=True, **settings):
+def membership(servers=3, workers=2, spares=2, replicas=1, nodes=None, program=True, watch=0, **settings):
     roles = Roles(servers=servers, data_servers=0 if program else 1, workers=workers, spares=spares)
-    ranks = 1 + servers + workers + spares + (not program)
+    ranks = 1 + servers + workers + spares + watch + (not program)
     data = {} if program else {"data": object()}
     plan = Plan(program=print, tables=lambda _: [TABLE], roles=roles, replicas=replicas, **data, **settings)
-    found = Membership(assign(nodes or [0] * ranks, roles, None, replicas), plan)
+    groups = {"watch": watch} if watch else None
+    found = Membership(assign(nodes or [0] * ranks, roles, groups, replicas), plan)
     found.tables = [TABLE]
     return found
 
@@ -141,6 +142,45 @@ def test_batches_that_are_handed_out_need_no_spare():
     assert found.view.groups["train"] == [second]
     with pytest.raises(BeyondRedundancy, match="no worker is left"):
         found.lost(second)
+
+
+@pytest.mark.parametrize("program", [True, False])
+@pytest.mark.parametrize("policy", ["replace", "redistribute", "ignore"])
+def test_a_group_besides_the_main_one_goes_on_without_a_worker_that_has_no_spare(program, policy):
+    found = membership(program=program, watch=2, spares=0, on_worker_loss=policy)
+    first, second = found.view.groups["watch"]
+    assert found.can_do_without(first)
+    assert found.lost(first) == 'the group "watch" goes on without it'
+    assert (found.view.groups["watch"], found.view.identities["watch"]) == ([second], [second])
+    assert found.lost(second) == 'the group "watch" is gone'
+    assert found.view.groups["watch"] == []
+    assert len(found.view.groups["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "settings"),
+    [
+        ({"train", "watch"}, {}),
+        ({"train", "watch"}, {"spares": 0, "servers": 2}),  # one may leave, and is a spare then
+        (set(), {"spares": 0}),
+        (set(), {"on_worker_loss": "ignore"}),
+        (set(), {"on_worker_loss": "redistribute"}),
+        ({"train", "watch"}, {"program": False}),
+        ({"train"}, {"program": False, "on_worker_loss": "ignore"}),  # a worker may be added
+        ({"train", "watch"}, {"program": False, "spares": 0}),  # a worker may leave
+        (set(), {"program": False, "spares": 0, "workers": 1}),
+    ],
+)
+def test_a_program_is_begun_anew_by_spares_and_by_who_may_become_one(groups, settings):
+    found = membership(watch=1, **{"servers": 1, **settings})
+    assert {group for group in ("train", "watch") if found.may_begin_anew(group)} == groups
+
+
+def test_who_died_last_of_the_spares_leaves_nobody_to_begin_anew():
+    found = membership(servers=1, spares=1)
+    assert found.may_begin_anew("train")
+    found.lost(found.view.spares[0])
+    assert not found.may_begin_anew("train")
 
 
 def test_servers_are_added_from_the_spares_and_leave_to_them():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpips.scheduler.patience import GRACE, SIGNS, Patience, watched_by
-from mpips.scheduler.view import Roles, assign
+from mpips.views.view import Roles, assign
 
 LIMIT = 1.0
 LOOK = LIMIT / SIGNS

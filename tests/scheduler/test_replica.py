@@ -6,7 +6,7 @@ import pytest
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.messages import Died
 from mpips.scheduler.replica import Post, Replica, Write, pack, unpack
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.scheduler.test_takeover import count
 from tests.simulated import SLOW, SimulatedJob, libsvm, program_plan, table
 

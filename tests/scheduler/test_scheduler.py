@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,14 +10,14 @@ from mpips import messages as m
 from mpips.dataserver.spec import DataSpec
 from mpips.metrics import BINS, pack
 from mpips.plan import Plan
-from mpips.scheduler.chains import chains_of
 from mpips.scheduler.effects import Complete, End, Log, Send
 from mpips.scheduler.outstanding import FEWEST, GRACE, LATE
 from mpips.scheduler.saving import LAST_RETRIES, LAST_SAVE_SECONDS, RETRY_SECONDS
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
 from mpips.scheduler.tally import LONGEST_REPORT, SHORTEST_REPORT
-from mpips.scheduler.view import Roles, assign
+from mpips.views.chains import chains_of
+from mpips.views.view import Roles, assign
 from tests.simulated import table
 
 SCHEDULER, SERVERS, DATA, WORKERS, SPARE = 0, [1, 2], 3, [4, 5], 6
@@ -412,6 +413,9 @@ def test_an_interrupt_before_the_work_has_begun_ends_at_once():
     job = Job()
     job.scheduler.interrupt("SIGINT received", job.now)
     assert end(job.effects()) == ("interrupted", "SIGINT received")
+    job.scheduler.interrupt("SIGINT received", job.now)
+    job.scheduler.fail("too late", job.now)
+    assert job.effects() == []  # what is over ends once
 
 
 def test_no_workload_is_given_once_the_end_has_begun():
@@ -630,6 +634,19 @@ def test_the_only_copy_of_a_shard_takes_the_job_with_it_at_once():
     exit_, reason = end(lose(job, head))
     assert exit_ == "failed"
     assert f"rank {head} (server on host) died" in reason
+
+
+def test_a_scheduler_that_had_the_only_copy_of_a_shard_leaves_no_checkpoint_to_wait_for():
+    job = Job(replicas=0)
+    head = head_of(job)
+    view = msgspec.structs.replace(job.view, scheduler=head, standbys=[SPARE])
+    job.scheduler = Scheduler(view, job.plan, [], 1)
+    job.come_up()
+    effects = lose(job, head)
+    exit_, reason = end(effects)
+    assert exit_ == "failed"
+    assert f"rank {head} (scheduler on host) died" in reason
+    assert not [message for message in sent(effects).values() if isinstance(message, m.Checkpoint)]
 
 
 def test_a_spare_that_dies_is_noted_and_disturbs_nobody():

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpips.messages import Refused, Sum, SumReply
-from mpips.scheduler.places import Places
 from mpips.scheduler.sums import Sums
-from mpips.scheduler.view import Roles, assign
+from mpips.views.places import Places
+from mpips.views.view import Roles, assign
 
 GROUPS = {"train": [5, 3, 8], "watch": [7]}
 VIEW = msgspec.structs.replace(
@@ -15,8 +15,13 @@ VIEW = msgspec.structs.replace(
 )
 
 
+def always(group):
+    """A spare may run any program again."""
+    return True
+
+
 def test_a_sum_is_told_to_every_worker_in_answer_to_its_own_task():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     assert sums.add("train", 3, Sum(11, 1, [1.0, 10.0])) == []
     assert sums.add("train", 5, Sum(12, 1, [2.0, 20.0])) == []
     assert sums.add("train", 8, Sum(13, 1, [4.0, 40.0])) == [
@@ -29,7 +34,7 @@ def test_a_sum_is_told_to_every_worker_in_answer_to_its_own_task():
 @given(st.permutations([(worker, number) for worker in GROUPS["train"] for number in (1, 2, 3)]))
 def test_the_bits_of_a_sum_do_not_depend_on_who_comes_first(arrival):
     parts = {5: 1.0, 3: 1e16, 8: -1e16}  # in this order 0, in others 1 or 2
-    sums, found = Sums(Places(VIEW)), {}
+    sums, found = Sums(Places(VIEW), always), {}
     for time, (worker, number) in enumerate(arrival):
         for each, reply in sums.add("train", worker, Sum(time, number, [number * parts[worker]])):
             found[each, number] = reply.values
@@ -37,14 +42,14 @@ def test_the_bits_of_a_sum_do_not_depend_on_who_comes_first(arrival):
 
 
 def test_groups_do_not_wait_for_each_other():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     assert sums.add("train", 3, Sum(1, 1, [1.0])) == []
     assert sums.add("watch", 7, Sum(1, 1, [5.0])) == [(7, SumReply(1, [5.0]))]
     assert sums.add("watch", 7, Sum(2, 2, [6.0])) == [(7, SumReply(2, [6.0]))]
 
 
 def test_a_part_that_comes_twice_counts_once():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     for _ in range(2):
         assert sums.add("train", 3, Sum(1, 1, [1.0])) == []
     sums.add("train", 5, Sum(1, 1, [1.0]))
@@ -52,14 +57,14 @@ def test_a_part_that_comes_twice_counts_once():
 
 
 def test_a_sum_without_numbers_makes_workers_wait_for_each_other():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     for worker in (8, 3):
         assert sums.add("train", worker, Sum(1, 1, [])) == []
     assert [reply.values for _, reply in sums.add("train", 5, Sum(1, 1, []))] == [[]] * 3
 
 
 def test_what_is_complete_is_forgotten():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     for number in range(100):
         for worker in GROUPS["train"]:
             sums.add("train", worker, Sum(number, number, [1.0]))
@@ -67,7 +72,7 @@ def test_what_is_complete_is_forgotten():
 
 
 def test_parts_of_different_sizes_are_refused_and_their_workers_named():
-    sums = Sums(Places(VIEW))
+    sums = Sums(Places(VIEW), always)
     sums.add("train", 3, Sum(1, 4, [1.0]))
     sums.add("train", 5, Sum(2, 4, [1.0, 2.0]))
     reason = "1 numbers of worker 3 and 2 numbers of worker 5 can't be added up"
@@ -96,7 +101,7 @@ def see(places, **groups):
 
 def test_a_worker_that_runs_a_program_again_gets_the_sums_of_the_past():
     places = Places(VIEW)
-    sums = Sums(places)
+    sums = Sums(places, always)
     for number in (1, 2):
         for worker in GROUPS["train"]:
             sums.add("train", worker, Sum(number, number, [float(worker)]))
@@ -111,7 +116,7 @@ def test_a_worker_that_runs_a_program_again_gets_the_sums_of_the_past():
 
 def test_a_sum_that_was_refused_is_refused_again():
     places = Places(VIEW)
-    sums = Sums(places)
+    sums = Sums(places, always)
     sums.add("train", 3, Sum(1, 1, [1.0]))
     sums.add("train", 5, Sum(2, 1, [1.0, 2.0]))
     told = sums.add("train", 8, Sum(3, 1, [1.0]))[2][1]
@@ -121,7 +126,7 @@ def test_a_sum_that_was_refused_is_refused_again():
 
 def test_the_part_of_a_dead_worker_counts_and_only_the_living_are_told():
     places = Places(VIEW)
-    sums = Sums(places)
+    sums = Sums(places, always)
     sums.add("train", 3, Sum(1, 1, [1.0]))
     see(places, train=[5, 6, 8], watch=[7])
     sums.add("train", 5, Sum(2, 1, [2.0]))
@@ -131,8 +136,27 @@ def test_the_part_of_a_dead_worker_counts_and_only_the_living_are_told():
 
 def test_a_sum_does_not_wait_for_a_place_that_nobody_has_any_more():
     places = Places(VIEW)
-    sums = Sums(places)
+    sums = Sums(places, always)
     sums.add("train", 3, Sum(1, 1, [1.0]))
     sums.add("train", 5, Sum(2, 1, [2.0]))
     see(places, train=[5, 3, None], watch=[7])
     assert sums.viewed() == [(5, SumReply(2, [3.0])), (3, SumReply(1, [3.0]))]
+
+
+def test_sums_are_forgotten_when_nobody_may_ask_for_them_any_more():
+    places, anew = Places(VIEW), {"train", "watch"}
+    sums = Sums(places, lambda group: group in anew)
+    sums.add("watch", 7, Sum(1, 1, [5.0]))
+    for worker in GROUPS["train"]:
+        sums.add("train", worker, Sum(1, 1, [1.0]))
+    assert sums._past == {"watch": {1: [5.0]}, "train": {1: [3.0]}}
+    anew.remove("train")
+    sums.viewed()
+    assert sums._past == {"watch": {1: [5.0]}}
+    for number in (2, 3):
+        for worker in GROUPS["train"][:2]:
+            assert sums.add("train", worker, Sum(2, number, [1.0])) == []
+        assert sums.add("train", 8, Sum(2, number, [2.0]))[2] == (8, SumReply(2, [4.0]))
+    assert sums._past == {"watch": {1: [5.0]}}
+    see(places, train=[5, 3, 8], watch=[9])
+    assert sums.add("watch", 9, Sum(4, 1, [0.0])) == [(9, SumReply(4, [5.0]))]

@@ -8,7 +8,7 @@ import pytest
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.messages import FromScheduler
 from mpips.scheduler.succession import standbys
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SLOW, SimulatedJob, count, libsvm, program_plan, table
 
 ROWS, PASSES = 800, 2

@@ -6,8 +6,8 @@ import pytest
 from mpips.checkpoint import Generation, generations
 from mpips.messages import CreateTables, Measure, Measured, TablesReady
 from mpips.plan import MB, Memory, Scale
-from mpips.scheduler.view import Roles
-from mpips.server.server import Server
+from mpips.server.checkpoints import Checkpoints
+from mpips.views.view import Roles
 from tests.simulated import SLOW, SimulatedJob, Tape, program_plan, rest, run, table
 
 ROLES = Roles(servers=2, data_servers=0, workers=1)
@@ -90,16 +90,16 @@ def test_pushes_are_served_while_a_checkpoint_is_written(tmp_path):
 @pytest.fixture
 def slow_saves(monkeypatch):
     """Servers write a shard every 5 ms, so that much can happen meanwhile."""
-    step, due = Server._save_step, {}
+    step, due = Checkpoints._step, {}
 
-    def slowly(server):
-        now = server._fabric.now()
-        if now < due.get(server, 0.0):
+    def slowly(checkpoints):
+        now = checkpoints._fabric.now()
+        if now < due.get(checkpoints, 0.0):
             return False
-        due[server] = now + 5e-3
-        return step(server)
+        due[checkpoints] = now + 5e-3
+        return step(checkpoints)
 
-    monkeypatch.setattr(Server, "_save_step", slowly)
+    monkeypatch.setattr(Checkpoints, "_step", slowly)
 
 
 @pytest.mark.usefixtures("slow_saves")

@@ -7,9 +7,9 @@ from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.messages import Begin
 from mpips.plan import Plan
-from mpips.scheduler.view import NoSuchGroup, Roles
 from mpips.tasks import TaskRefused
 from mpips.tasks.calls import FUNCTIONS, function
+from mpips.views.view import NoSuchGroup, Roles
 from tests.simulated import PLACES, SMALL, SimulatedJob, program_plan, run, table
 from tests.tasks.ranks import simulate
 

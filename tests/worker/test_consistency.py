@@ -12,9 +12,9 @@ from mpips.algorithms import linear
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.messages import FromScheduler, Push, PushReply, SetDelay, ToScheduler, WorkDone, Workload, decode
 from mpips.plan import Plan
-from mpips.scheduler.view import Roles
 from mpips.tasks import UnknownTask
 from mpips.tasks.calls import function
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SMALL, SimulatedJob, libsvm, program_plan, rest, run, table
 
 ROWS = 4_000

@@ -8,9 +8,9 @@ import pytest
 from mpips.algorithms import linear
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.plan import Group, Plan
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
 from mpips.tasks.calls import function
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SLOW, SMALL, SimulatedJob, libsvm, program_plan, rest, table
 
 everywhere = pytest.mark.parametrize("place", PLACES)
@@ -172,39 +172,67 @@ def test_steps_of_an_aggregating_table_are_those_of_the_main_group():
     assert len(refused) == 1
 
 
+def watched_plan(base, name, **settings):
+    """A job that trains a model which a group may watch, with the folder `base / name` for its run."""
+    libsvm(base / "x.libsvm", 1_000, 100, np.random.default_rng(7))
+    return Plan(
+        program=lambda worker: linear.train(worker, "w"),
+        tables=lambda features: [table(rows=features, rule={"name": "ftrl", "alpha": 0.2, "l1": 0.1})],
+        data=DataSpec(format="libsvm", files=("x.libsvm",), batch=50, test=TestSplit(every=5)),
+        base=base,
+        roles=Roles(servers=1, data_servers=1, workers=2),
+        passes=6,
+        delay=0,
+        model="w",
+        memory=SMALL,
+        threads=1,
+        run=base / name,
+        **settings,
+    )
+
+
+def watchers(count):
+    return {"watch": Group(lambda worker: linear.watch(worker, "w"), count)}
+
+
+def events_of(base, name):
+    return [json.loads(line) for line in (base / name / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("place", ["one node", "nodes of their own"])
 def test_a_group_that_watches_logs_what_the_live_model_is_worth(place, tmp_path):
     """And changes nothing: the model is that of the job without it."""
-    libsvm(tmp_path / "x.libsvm", 1_000, 100, np.random.default_rng(7))
-
-    def plan(name, **settings):
-        return Plan(
-            program=lambda worker: linear.train(worker, "w"),
-            tables=lambda features: [table(rows=features, rule={"name": "ftrl", "alpha": 0.2, "l1": 0.1})],
-            data=DataSpec(format="libsvm", files=("x.libsvm",), batch=50, test=TestSplit(every=5)),
-            base=tmp_path,
-            roles=Roles(servers=1, data_servers=1, workers=2),
-            passes=6,
-            delay=0,
-            model="w",
-            memory=SMALL,
-            threads=1,
-            run=tmp_path / name,
-            **settings,
-        )
-
-    watch = {"watch": Group(lambda worker: linear.watch(worker, "w"), 1)}
-    alone = SimulatedJob(plan("alone"), PLACES[place](5), 1, latency=SLOW).run()
-    watched = SimulatedJob(plan("watched", groups=watch), PLACES[place](6), 2, latency=SLOW).run()
+    alone = SimulatedJob(watched_plan(tmp_path, "alone"), PLACES[place](5), 1, latency=SLOW).run()
+    plan = watched_plan(tmp_path, "watched", groups=watchers(1))
+    watched = SimulatedJob(plan, PLACES[place](6), 2, latency=SLOW).run()
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("alone", "watched")]
     assert alone.results == [None, None]
     assert watched.results == [None, None]
     assert results[0]["metrics"]["logloss"] == results[1]["metrics"]["logloss"]
     assert results[0]["examples"] == results[1]["examples"] == 6 * 800
-    events = [json.loads(line) for line in (tmp_path / "watched" / "metrics.jsonl").read_text().splitlines()]
-    rounds = [event for event in events if event["event"] == "live evaluation"]
+    rounds = [event for event in events_of(tmp_path, "watched") if event["event"] == "live evaluation"]
     assert [event["round"] for event in rounds] == list(range(1, len(rounds) + 1))
     assert len(rounds) >= 3
     assert {(event["group"], event["rows"]) for event in rounds} == {("watch", 200)}
     assert rounds[0]["logloss"] > rounds[-1]["logloss"]
     assert rounds[-1]["logloss"] == pytest.approx(results[1]["metrics"]["logloss"], rel=0.2)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_job_goes_on_without_a_worker_that_only_watches(count, tmp_path, seed):
+    """Nobody takes its place; the log says so, and that nothing is missing."""
+    plan = watched_plan(tmp_path, "lost", groups=watchers(count))
+    job = SimulatedJob(plan, PLACES["one node"](5 + count), seed, latency=SLOW)
+    victim = job.view.groups["watch"][0]
+    job.simulation.kill(victim, 0.3)
+    job.run()
+    assert job.results == [None, None]
+    events = events_of(tmp_path, "lost")
+    said = {event["stage"]: event["text"] for event in events if event["event"] == "recovery"}
+    assert said["view"] == f'the group "watch" {"is gone" if count == 1 else "goes on without it"}'
+    assert "whole" in said
+    lost = next(i for i, event in enumerate(events) if event["event"] == "lost")
+    assert any(event["event"] == "live evaluation" for event in events[:lost])
+    after = [event for event in events[lost:] if event["event"] == "live evaluation"]
+    assert bool(after) is (count == 2)
+    assert {event["rows"] for event in after} <= {200}

@@ -7,7 +7,7 @@ import pytest
 
 from mpips.dataserver.spec import DataSpec, TestSplit
 from mpips.plan import Plan
-from mpips.scheduler.view import Roles
+from mpips.views.view import Roles
 from tests.simulated import PLACES, SMALL, SimulatedJob, libsvm, program_plan, rest, table
 
 ROWS, FEATURES, PASSES = 600, 80, 3

@@ -8,9 +8,9 @@ import pytest
 from mpips.fabric import ArenaFull
 from mpips.messages import KeysGiven, KeysWanted, Pull, Push, Traffic
 from mpips.plan import MB, Memory
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
-from mpips.worker.worker import STRETCH
+from mpips.views.view import Roles
+from mpips.worker.forgotten import STRETCH
 from tests.simulated import PLACES, SimulatedJob, program_plan, rest, table
 
 ROWS = 2_000
@@ -87,7 +87,7 @@ def assert_nothing_is_left(done):
     for rank in done.view.workers:
         assert done.simulation.ranks[rank].space.used in (0, STRETCH)
     for server in done.servers.values():
-        assert server._answers == {}
+        assert server._answers.waiting() == []
 
 
 @everywhere

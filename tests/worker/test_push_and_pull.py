@@ -6,8 +6,8 @@ import pytest
 from mpips.fabric import ArenaFull, Deadline
 from mpips.messages import Push
 from mpips.plan import MB, Memory
-from mpips.scheduler.view import Roles
 from mpips.tasks import TaskRefused
+from mpips.views.view import Roles
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from tests.simulated import PLACES, SLOW, SimulatedJob, program_plan, run, table

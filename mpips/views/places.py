@@ -4,7 +4,7 @@ What belongs to a place and not to a rank goes to whoever takes it over: rows th
 of a program that is run again.
 """
 
-from mpips.scheduler.view import View
+from mpips.views.view import View
 
 
 class Places:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpips.scheduler.session import ALONE, Session
+from mpips.session import ALONE, Session
 
 STEPS = st.lists(
     st.one_of(

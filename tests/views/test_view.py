@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mpips.scheduler.view import Roles, RolesError, assign, complete
+from mpips.views.view import Roles, RolesError, assign, complete
 
 RANKS = st.integers(3, 64)
 COUNT = st.one_of(st.none(), st.integers(1, 12))

@@ -2,7 +2,7 @@
 
 from mpips.fabric import Fabric
 from mpips.messages import FromScheduler, Load, Message, RankHeard, SchedulerHeard, ToScheduler, decode, encode
-from mpips.scheduler.session import Session, Utterance
+from mpips.session import Session, Utterance
 
 SCHEDULER = -1  # as the source of a message, and as a peer to wait for: the scheduler, whichever rank that is
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpips.scheduler.ring import Ring
+from mpips.views.ring import Ring
 
 SHARDS = range(400)
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpips.scheduler.ring import Ring
-from mpips.scheduler.view import View
 from mpips.table import TableSpec
+from mpips.views.ring import Ring
+from mpips.views.view import View
 
 
 class Chain(NamedTuple):
