@@ -5,7 +5,7 @@ tasks before it, which are of one lane, their times are sent along, and it is se
 back.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 from mpips.fabric import ArenaFull, Fabric
@@ -184,6 +184,13 @@ class Issued:
                 fits, f"{size:,} bytes of the arena", lambda: set().union(*(t.peers for t in self._open.values()))
             )
         return found[0]
+
+    def when_one_ends(self, then: Callable[[], None], besides: Collection[Task[Any]]) -> bool:
+        """Call `then` when the oldest task that is under way has ended, of all but some; False when there is none."""
+        oldest = next((task for task in self._open.values() if task not in besides), None)
+        if oldest is not None:
+            oldest.on_end(then)
+        return oldest is not None
 
     # --- replies ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpips.errors import Error
-from mpips.fabric import Fabric
+from mpips.fabric import ArenaFull, Fabric
 from mpips.functions import unpack
 from mpips.kernels.gather import copy_finite, copy_finite_rows
 from mpips.messages import PushReply, ShardsReply, Taken
@@ -69,6 +69,7 @@ class Pushes:
         self._push_bytes = spec.push_width * spec.itemsize
         self.lane = Lane()
         self._made: deque[Sending] = deque()
+        self._roomless: deque[tuple[Sending, list[int], list[int]]] = deque()  # parts, and what they come after
 
     def push(self, keys: Any, values: Any, after: list[Task[Any]], within: range | slice | None) -> Task[None]:
         """As `Table.push`."""
@@ -265,7 +266,7 @@ class Pushes:
             self.sent += sending.calling is None
             if sending.placement is not self._placement:
                 changed = self._placement.changed_from(sending.placement)
-                sending.split_again(self._placement, changed, self._fabric)
+                sending.split_again(self._placement, changed)
             self._post(sending, sending.parts, after)
 
         servers = {part.server for part in sending.parts.values()}
@@ -283,9 +284,28 @@ class Pushes:
         return self._issued.received(sending.task, source)
 
     def _post(self, sending: Sending, numbers: Iterable[int], after: list[int]) -> None:
-        """Send some parts."""
+        """Send some parts; but not before others for which there was no room in the arena."""
+        if self._roomless or sending.is_packed:
+            self._roomless.append((sending, list(numbers), after))
+            self._post_what_fits()
+            return
         for number in numbers:
             self._fabric.send(sending.parts[number].server, sending.message(number, after))
+
+    def _post_what_fits(self) -> None:
+        """Send what there is room for, and the rest when another task has ended and given its room back."""
+        while self._roomless:
+            sending, numbers, after = self._roomless[0]
+            numbers = [number for number in numbers if number in sending.parts]  # others have been split again since
+            try:
+                sending.lay_plain(numbers, self._fabric)
+            except ArenaFull:
+                if self._issued.when_one_ends(self._post_what_fits, {other.task for other, _, _ in self._roomless}):
+                    return
+                raise
+            self._roomless.popleft()
+            for number in numbers:
+                self._fabric.send(sending.parts[number].server, sending.message(number, after))
 
     def viewed(self, placement: Placement, changed: set[int]) -> None:
         """Take another placement: what went to servers that have other shards now goes to those that have them."""
@@ -294,7 +314,9 @@ class Pushes:
         for sending in self._made:
             if sending.task.time and not sending.task.finished:
                 after = [other.time for other in sending.task.before if not other.finished]
-                self._post(sending, sending.split_again(placement, changed, self._fabric), after)
+                self._roomless.append((sending, sending.split_again(placement, changed), after))
+        self._roomless = deque(sorted(self._roomless, key=lambda each: each[0].task.time))
+        self._post_what_fits()
 
     # --- those under way --------------------------------------------------------------------------------------------
 

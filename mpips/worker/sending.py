@@ -113,6 +113,11 @@ class Sending:
         self.parts[self._numbers] = part
         return self._numbers
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether keys and values lie in the arena only as filters have packed them for each server."""
+        return self._slot is None
+
     # --- what servers are told --------------------------------------------------------------------------------------
 
     def message(self, number: int, after: list[int]) -> Push | CallShards:
@@ -147,7 +152,7 @@ class Sending:
 
     # --- another placement ------------------------------------------------------------------------------------------
 
-    def split_again(self, placement: Placement, changed: set[int], fabric: Fabric) -> list[int]:
+    def split_again(self, placement: Placement, changed: set[int]) -> list[int]:
         """Split what the servers in `changed` were sent, or were to be sent, among those that have the shards now; the
         numbers of the new parts.
 
@@ -155,7 +160,6 @@ class Sending:
         ----------
         placement : which server has which shard now.
         changed : the servers that have other shards now.
-        fabric : of this worker, into whose arena is laid what filters had packed for one server alone.
         """
         before, self.placement = self.placement, placement
         affected = {number: part for number, part in self.parts.items() if part.server in changed}
@@ -170,8 +174,6 @@ class Sending:
                     segments.setdefault(placement.heads[shard], [])
         for number in affected:
             del self.parts[number]
-        if self._keys is not None and self._slot is None:
-            self._lay_plain(self._keys, fabric)
         numbers = [self.add(Part(server, segments[server], again=True)) for server in sorted(segments)]
         task = self.task
         task.peers = {part.server for part in self.parts.values()}
@@ -193,9 +195,18 @@ class Sending:
                 segments.append((first, last))
         return found
 
-    def _lay_plain(self, keys: Array, fabric: Fabric) -> None:
-        """Lay what filters had packed into the arena as it is: another server could not unpack it."""
-        values = self._values
+    def lay_plain(self, numbers: Iterable[int], fabric: Fabric) -> None:
+        """Lay what filters had packed for one server, and these parts are to tell others, into this worker's arena as
+        it is: those could not unpack it.
+
+        Raises
+        ------
+        ArenaFull
+            when there is no room for it.
+        """
+        keys, values = self._keys, self._values
+        if keys is None or self._slot is not None or all(self.parts[number].packed for number in numbers):
+            return
         slot = fabric.space.allocate(keys.nbytes + values.nbytes)
         fabric.arena[slot : slot + keys.nbytes] = keys.view(np.uint8)
         fabric.arena[slot + keys.nbytes : slot + keys.nbytes + values.nbytes] = values.reshape(-1).view(np.uint8)

@@ -64,6 +64,27 @@ def job_of(chain, kind, place, rng, held, latency):
     return SimulatedJob(plan, PLACES[place](8), int(rng.integers(1 << 30)), latency=latency)
 
 
+def test_pushes_that_filters_had_packed_small_are_sent_again_as_there_is_room_for_them(rng):
+    """Plain they are eight times the size, and all of them together four times that of the worker's arena."""
+    turns, rows = 32, 8192
+
+    def program(worker):
+        w = worker.table("w")
+        for turn in range(turns):
+            w.push(range(rows), np.full(rows, float(turn % 2)))
+        room = worker._fabric.space.size
+        assert worker._fabric.space.used < room < turns * rows * 12
+        worker.settle()
+        return w.pull([0, rows - 1]).wait().tolist()
+
+    spec = table(rows=rows, push_filters=[COMPRESSION])
+    plan = program_plan(program, spec, roles=Roles(servers=2, data_servers=0, workers=1, spares=1), replicas=1)
+    job = SimulatedJob(plan, PLACES["nodes of their own"](5), int(rng.integers(1 << 30)), latency=(1e-3, 2e-3))
+    job.simulation.kill_at_message(1, 20)
+    assert job.run(limit=300).results == [[turns / 2, turns / 2]]
+    assert job.ranks[0].view.lost == [1]
+
+
 @pytest.mark.parametrize("place", ["nodes of their own", "two nodes"])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 @pytest.mark.parametrize("chain", CHAINS)
