@@ -72,6 +72,20 @@ def count_for(after, starts, successor):
 
 
 @njit(nogil=True, cache=True)
+def all_follow(shards, numbers, here, before, since, source, view):
+    """Whether changes of shards (m,), the `numbers` (m,) of each, that a server has sent in a view are all for the
+    copies that are here, and the next of each; `here`, `before` and `since` are `Shards.numbers` and those of `Copies`.
+    """
+    for i in range(shards.size):
+        shard = shards[i]
+        if shard < 0 or shard >= here.size or before[shard] != source:
+            return False
+        if since[shard] > view or numbers[i] != here[shard] + 1:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
 def _take(cells, first, keys, start, end, mask, size, out, at):
     """Copy, of a dense block whose rows of so many cells begin at `first`, the rows of keys[start:end] to `out` from
     `at` on. The common sizes have loops as plain as can be: many loads are then under way at once.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mpips.scheduler.effects import Effects
+from mpips.scheduler.tally import Tally
 
 
 @dataclass
@@ -14,6 +15,7 @@ class Recovery:
     number : of the recovery.
     rank, role : what was lost.
     view : the first view without it.
+    copied : bytes that the job had copied before.
     goes_on : whether what waited for it has been acknowledged.
     """
 
@@ -21,6 +23,7 @@ class Recovery:
     rank: int
     role: str
     view: int
+    copied: int
     goes_on: bool = False
 
 
@@ -30,17 +33,19 @@ class Recoveries:
     Parameters
     ----------
     effects : takes the events.
+    tally : knows how much has been copied.
     """
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, tally: Tally) -> None:
         self._effects = effects
+        self._tally = tally
         self._count = 0
         self._open: list[Recovery] = []
 
     def detected(self, rank: int, role: str) -> Recovery:
         """A rank is dead, or taken for dead."""
         self._count += 1
-        recovery = Recovery(self._count, rank, role, 0)
+        recovery = Recovery(self._count, rank, role, 0, self._tally.all_copied)
         self._open.append(recovery)
         self._log(recovery, "detected", "")
         return recovery
@@ -72,9 +77,9 @@ class Recoveries:
     def whole(self, recovery: Recovery) -> None:
         """Nothing is missing any more."""
         self._open.remove(recovery)
-        self._log(recovery, "whole", "")
+        self._log(recovery, "whole", "", copied=self._tally.all_copied - recovery.copied)
 
-    def _log(self, recovery: Recovery, stage: str, text: str) -> None:
+    def _log(self, recovery: Recovery, stage: str, text: str, **more: int) -> None:
         self._effects.log(
-            "recovery", stage=stage, recovery=recovery.number, rank=recovery.rank, role=recovery.role, text=text
+            "recovery", stage=stage, recovery=recovery.number, rank=recovery.rank, role=recovery.role, text=text, **more
         )

@@ -54,8 +54,8 @@ class Scheduler:
         self._plan = plan
         self._effects = Effects()
         self._membership = Membership(view, plan)
-        self._recoveries = Recoveries(self._effects)
-        self._growth = Growth(plan, self._membership, self._effects)
+        self._recoveries = Recoveries(self._effects, self.tally)
+        self._growth = Growth(plan, self._membership, self._effects, self.tally)
         self._startup = StartUp(plan, resume, self._effects)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
@@ -135,6 +135,7 @@ class Scheduler:
         if self._ending is None and self._growth.due(now, self._work.finished_epochs + 1):
             self._growth.make_planned(now, self._work.finished_epochs + 1)
             self._change_view(now)
+            self._growth.settle()
         if self._drained_by is not None and now >= self._drained_by:
             self._save_last(now)
         if self._saving.due(now):
@@ -192,6 +193,7 @@ class Scheduler:
         self._change_view(now)
 
     def _copies_whole(self, source: int, message: m.CopiesWhole, now: float) -> None:
+        self.tally.copied[source] = message.copied
         self._membership.copies_whole(source, message.number)
         self._change_view(now)
 

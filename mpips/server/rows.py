@@ -34,6 +34,11 @@ class Rows(NamedTuple):
         """Whether keys are the first of neighbouring rows only."""
         return bool(self.keys.size != self.values.shape[0])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self)
+
     def pack(self, out: Array) -> None:
         """Lay them into bytes, as many as `size_of`."""
         at = 0

@@ -115,7 +115,9 @@ class Server:
         self._run = run
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
-        self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
+        self._replication = Replication(
+            fabric, self._incoming, copy_share, lambda view, copied: line.tell(CopiesWhole(view, copied))
+        )
         self._since: list[int] = []  # by table, the view since which the shards that are led are the same
         self._early: list[tuple[int, ViewedMessage]] = []
         self._draining: int | None = None  # the view that is to be over
@@ -173,8 +175,8 @@ class Server:
             chains, me = chains_of(self._view, spec).chains, self._fabric.rank
             shards.hold(shard for shard, chain in enumerate(chains) if me in chain.servers[: chain.copies])
             shards.warm()
-            if self._view.replicas:
-                shards.warm_for_copies()
+            if self._view.replicas or self._view.spares or self._view.ring != self._view.target:
+                shards.warm_for_copies()  # a server that joins or leaves has copies made, too
             table = len(self.tables)
             if spec.aggregate:
                 identities = self._view.identities[MAIN]
