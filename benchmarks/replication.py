@@ -7,7 +7,7 @@ speed that CPU times come to where every rank has a core: examples / CPU seconds
 servers, but for those in which it looked for messages and there were none. The line also has the speed with all CPU
 seconds counted, and the one by the clock, on shared cores. Jobs without and with copies take turns.
 
-python benchmarks/replication.py [--data flights] [--workers 4] [--servers 2] [--rounds 5]
+python benchmarks/replication.py [--data flights] [--workers 4] [--servers 2] [--batch 1024] [--rounds 5]
 """
 
 import argparse
@@ -132,10 +132,10 @@ def run_one(given: argparse.Namespace) -> None:
 
     LOOKING.watch(MpiFabric)
     plan = plan_of(given.job, given.set)
-    batch, passes = BATCH[given.data], PASSES[given.data]
+    batch = given.batch or BATCH[given.data]
 
     def program(worker: Any) -> dict[str, Any]:
-        return train(worker, plan.model, passes, batch)
+        return train(worker, plan.model, PASSES[given.data], batch)
 
     outcome = run_plan(replace(plan, program=program, keeps_rows=True))
     if outcome.results:
@@ -154,7 +154,7 @@ def measure(job: Path, given: argparse.Namespace, replicas: int, folder: str) ->
         "recovery.replicas": replicas,
         "checkpoint.every": 0,
     }
-    program = [__file__, "--data", given.data, "--job", str(job)]
+    program = [__file__, "--data", given.data, "--batch", str(given.batch), "--job", str(job)]
     for name, value in settings.items():
         program += ["--set", f"{name}={value}"]
     return dict(json.loads(launch(program, 2 + given.servers + given.workers)))
@@ -166,6 +166,7 @@ def main() -> None:
     arguments.add_argument("--data", choices=BATCH, default="flights")
     arguments.add_argument("--workers", type=int, default=4)
     arguments.add_argument("--servers", type=int, default=2)
+    arguments.add_argument("--batch", type=int, default=0, help="rows; 0: as the data's job has it")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     arguments.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
