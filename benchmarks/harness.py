@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -24,9 +24,15 @@ def start(ranks: int) -> None:
     """Run this very script again as an MPI job of so many ranks, then leave; returns at once inside that job."""
     if any(name in os.environ for name in UNDER_MPIRUN):
         return
+    print(launch(sys.argv, ranks))
+    sys.exit(0)
+
+
+def launch(program: Sequence[str], ranks: int) -> str:
+    """The last line of JSON that a Python program says under mpirun."""
     scratch = Scratch()
     try:
-        line = command(find(), [sys.executable, *sys.argv], ranks=ranks, hosts=None, extra=(), scratch=scratch)
+        line = command(find(), [sys.executable, *program], ranks=ranks, hosts=None, extra=(), scratch=scratch)
         done = subprocess.run(
             line, env=environment(ranks, None, scratch), timeout=TIMEOUT, capture_output=True, text=True, check=False
         )
@@ -36,8 +42,7 @@ def start(ranks: int) -> None:
     if done.returncode or not lines:
         sys.stderr.write(done.stderr)
         sys.exit(done.returncode or 1)
-    print(lines[-1])
-    sys.exit(0)
+    return lines[-1]
 
 
 def report(name: str, value: float, unit: str, limit: float, of: str, higher_is_better: bool, **more: Any) -> None:
@@ -90,4 +95,4 @@ def percentile(samples: list[float], share: float) -> float:
     return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
 
-__all__ = ["key_lists", "median", "microseconds", "percentile", "report", "start", "table_arguments"]
+__all__ = ["key_lists", "launch", "median", "microseconds", "percentile", "report", "start", "table_arguments"]

@@ -14,22 +14,50 @@ from mpips.kernels.sparse import AHEAD, fetch, find
 
 
 @njit(nogil=True, cache=True)
+def _first_of(keys, at, shard, dense, bits):
+    """The first position, from `at` on, of a key of this shard or a later one; found in steps that double, then halve.
+
+    Whatever the keys are, the answer lies within ``[at, n]``.
+    """
+    low, step = at, 1
+    while low + step <= keys.size and shard_of(keys[low + step - 1], dense, bits) < shard:
+        low, step = low + step, 2 * step
+    high = min(low + step - 1, keys.size)
+    while low < high:
+        middle = (low + high) >> 1
+        if shard_of(keys[middle], dense, bits) < shard:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True)
 def group_starts(keys, dense, bits, shards, starts):
     """The shards of keys, in their order, and where the keys of each begin; returns how many shards there are.
 
     `shards` (m,) and `starts` (m + 1,) int64 are filled as far as needed; `starts` ends with the number of keys.
     """
-    count = 0
-    for i in range(keys.size):
-        shard = shard_of(keys[i], dense, bits)
-        if count == 0 or shards[count - 1] != shard:
-            if count == shards.size:  # not grouped by shard
-                break
-            shards[count] = shard
-            starts[count] = i
-            count += 1
+    count, at = 0, 0
+    while at < keys.size and count < shards.size:  # there may be too few for keys that are not grouped by shard
+        shard = shard_of(keys[at], dense, bits)
+        shards[count], starts[count] = shard, at
+        count += 1
+        at = _first_of(keys, at + 1, shard + 1, dense, bits)
     starts[count] = keys.size
     return count
+
+
+@njit(nogil=True, cache=True)
+def starts_of(keys, dense, bits, shards):
+    """Where the keys of each of these shards (m,), ascending, begin, and the end: (m + 1,) int64."""
+    starts = np.empty(shards.size + 1, np.int64)
+    at = 0
+    for i in range(shards.size):
+        at = _first_of(keys, at, shards[i], dense, bits)
+        starts[i] = at
+    starts[shards.size] = keys.size
+    return starts
 
 
 @njit(nogil=True, cache=True)
@@ -44,6 +72,60 @@ def count_for(after, starts, successor):
 
 
 @njit(nogil=True, cache=True)
+def all_follow(shards, numbers, here, before, since, source, view):
+    """Whether changes of shards (m,), the `numbers` (m,) of each, that a server has sent in a view are all for the
+    copies that are here, and the next of each; `here`, `before` and `since` are `Shards.numbers` and those of `Copies`.
+    """
+    for i in range(shards.size):
+        shard = shards[i]
+        if shard < 0 or shard >= here.size or before[shard] != source:
+            return False
+        if since[shard] > view or numbers[i] != here[shard] + 1:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _take(cells, first, keys, start, end, mask, size, out, at):
+    """Copy, of a dense block whose rows of so many cells begin at `first`, the rows of keys[start:end] to `out` from
+    `at` on. The common sizes have loops as plain as can be: many loads are then under way at once.
+    """
+    first, at = np.uint64(first), np.uint64(at)
+    if size == 1:
+        for k in range(start, end):
+            out[at + np.uint64(k - start)] = cells[first + (keys[k] & mask)]
+    elif size == 2:
+        for k in range(start, end):
+            row, to = first + 2 * (keys[k] & mask), at + np.uint64(2 * (k - start))
+            out[to], out[to + np.uint64(1)] = cells[row], cells[row + np.uint64(1)]
+    else:
+        wide = np.uint64(size)
+        for k in range(start, end):
+            row, to = first + (keys[k] & mask) * wide, at + np.uint64(k - start) * wide
+            for j in range(size):
+                out[to + np.uint64(j)] = cells[row + np.uint64(j)]
+
+
+@njit(nogil=True, cache=True)
+def _put(cells, first, keys, start, end, mask, size, rows):
+    """The way back, from `rows` (n·size,), which has those of all keys."""
+    first = np.uint64(first)
+    if size == 1:
+        for k in range(start, end):
+            cells[first + (keys[k] & mask)] = rows[k]
+    elif size == 2:
+        for k in range(start, end):
+            row = first + 2 * (keys[k] & mask)
+            cells[row], cells[row + np.uint64(1)] = rows[2 * k], rows[2 * k + 1]
+    else:
+        wide = np.uint64(size)
+        for k in range(start, end):
+            row = first + (keys[k] & mask) * wide
+            for j in range(size):
+                cells[row + np.uint64(j)] = rows[k * size + j]
+
+
+@njit(nogil=True, cache=True)
 def pack(
     words, cells, headers, keys, shards, starts, numbers, after, successor, counts, dense, bits, width, slots, stride,
     out_words, out_cells,
@@ -54,7 +136,8 @@ def pack(
     taken, total = counts
     ratio = 8 // cells.itemsize
     mask = np.uint64((np.int64(1) << bits) - 1)
-    values_at = (3 * taken + 1 + total) * ratio
+    keys_at = 3 * taken + 1
+    values_at = (keys_at + total) * ratio
     state_at = values_at + total * width
     out_words[2 * taken] = 0
     which, n = 0, 0
@@ -63,23 +146,26 @@ def pack(
             continue
         header = headers + shards[i] * WORDS
         where = words[header + LOCATION]
-        block = block_of(where)
-        for k in range(starts[i], starts[i + 1]):
-            out_words[3 * taken + 1 + n] = np.int64(keys[k])
-            if dense:
-                first = block // cells.itemsize + np.int64(keys[k] & mask) * width
-                held = block // cells.itemsize + (np.int64(width) << bits) + np.int64(keys[k] & mask) * width * slots
-            else:
-                if k + AHEAD < starts[i + 1]:
+        block, start, end = block_of(where), starts[i], starts[i + 1]
+        for k in range(start, end):
+            out_words[keys_at + n + k - start] = np.int64(keys[k])
+        if dense:
+            first = block // cells.itemsize
+            _take(cells, first, keys, start, end, mask, width, out_cells, values_at + n * width)
+            held = first + (np.int64(width) << bits)
+            _take(cells, held, keys, start, end, mask, width * slots, out_cells, state_at + n * width * slots)
+            n += end - start
+        else:
+            for k in range(start, end):
+                if k + AHEAD < end:
                     fetch(words, header, 0, stride, keys[k + AHEAD])
                 row = find(words, block >> 3, bits_of(where), stride, keys[k])
                 first = ((block >> 3) + row * stride + 1) * ratio
-                held = first + width
-            for j in range(width):
-                out_cells[values_at + n * width + j] = cells[first + j]
-            for j in range(width * slots):
-                out_cells[state_at + n * width * slots + j] = cells[held + j]
-            n += 1
+                for j in range(width):
+                    out_cells[values_at + n * width + j] = cells[first + j]
+                for j in range(width * slots):
+                    out_cells[state_at + n * width * slots + j] = cells[first + width + j]
+                n += 1
         out_words[which] = shards[i]
         out_words[taken + which] = numbers[shards[i]]
         which += 1
@@ -88,7 +174,9 @@ def pack(
 
 @njit(nogil=True, cache=True)
 def write_dense(words, cells, headers, keys, bits, width, slots, shards, values, state):
-    """The way back, up to the first key that is not of one of the `shards` held here; returns how many were written."""
+    """The way back, of `values` (n·width,) and `state` (n·width·slots,), up to the first key that is not of one of the
+    `shards` held here; returns how many were written.
+    """
     mask = np.uint64((np.int64(1) << bits) - 1)
     i = 0
     while i < keys.size:
@@ -100,13 +188,8 @@ def write_dense(words, cells, headers, keys, bits, width, slots, shards, values,
         first = block_of(words[header + LOCATION]) // cells.itemsize
         words[header + VERSION] += 1
         release()
-        for k in range(i, end):
-            row = np.int64(keys[k] & mask) * width
-            for j in range(width):
-                cells[first + row + j] = values[k, j]
-            held = first + (np.int64(width) << bits) + row * slots
-            for j in range(width * slots):
-                cells[held + j] = state[k, j]
+        _put(cells, first, keys, i, end, mask, width, values)
+        _put(cells, first + (np.int64(width) << bits), keys, i, end, mask, width * slots, state)
         release()
         words[header + VERSION] += 1
         i = end

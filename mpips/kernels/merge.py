@@ -23,12 +23,49 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
     values : (k, width).
     """
     n, m, width = keys_a.size, keys_b.size, values_a.shape[1]
-    shards_a, shards_b = _shards(keys_a, bits), _shards(keys_b, bits)
     keys = np.empty(n + m, np.uint64)
     values = np.empty((n + m, width), values_a.dtype)
+    if bits == 0:
+        i, j, k = _ascending(keys_a, values_a, keys_b, values_b, keys, values)
+    else:
+        i, j, k = _by_shard(keys_a, values_a, keys_b, values_b, bits, keys, values)
+    end = k + n - i
+    keys[k:end], values[k:end] = keys_a[i:], values_a[i:]
+    k, end = end, end + m - j
+    keys[k:end], values[k:end] = keys_b[j:], values_b[j:]
+    return keys[:end], values[:end]
+
+
+@njit(nogil=True, cache=True)
+def _ascending(keys_a, values_a, keys_b, values_b, keys, values):
+    """Merge ascending lists until one is over; returns how far each of the two, and the outcome, has come.
+
+    Which list comes next can't be predicted, so nothing here is a jump, at least for one value a key; nor is there a
+    sign to be looked at.
+    """
+    width = values.shape[1]
+    n, m, one = np.uint64(keys_a.size), np.uint64(keys_b.size), np.uint64(1)
+    i, j, k = np.uint64(0), np.uint64(0), np.uint64(0)
+    while i < n and j < m:
+        a, b = keys_a[i], keys_b[j]
+        from_a, from_b = a <= b, b <= a
+        keys[k] = a if from_a else b
+        values[k, 0] = _sum(values_a[i, 0], from_a, values_b[j, 0], from_b)
+        for c in range(1, width):
+            values[k, c] = _sum(values_a[i, c], from_a, values_b[j, c], from_b)
+        i += np.uint64(from_a)
+        j += np.uint64(from_b)
+        k += one
+    return np.int64(i), np.int64(j), np.int64(k)
+
+
+@njit(nogil=True, cache=True)
+def _by_shard(keys_a, values_a, keys_b, values_b, bits, keys, values):
+    """The same of lists that are ascending within each shard."""
+    n, m, width = keys_a.size, keys_b.size, values.shape[1]
+    shards_a, shards_b = _shards(keys_a, bits), _shards(keys_b, bits)
     i, j, k = 0, 0, 0
     while i < n and j < m:
-        # which list comes next can't be predicted, so nothing here is a jump, at least for one value a key
         a, b = keys_a[i], keys_b[j]
         shard_a, shard_b = shards_a[i], shards_b[j]
         from_a = (shard_a < shard_b) | ((shard_a == shard_b) & (a <= b))
@@ -40,11 +77,7 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
         i += from_a
         j += from_b
         k += 1
-    end = k + n - i
-    keys[k:end], values[k:end] = keys_a[i:], values_a[i:]
-    k, end = end, end + m - j
-    keys[k:end], values[k:end] = keys_b[j:], values_b[j:]
-    return keys[:end], values[:end]
+    return i, j, k
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -56,9 +89,8 @@ def _sum(x, with_x, y, with_y):
 
 @njit(nogil=True, cache=True)
 def _shards(keys, bits):
-    """The shard of every key, (n,) int32; all 0 when `bits` is."""
-    shards = np.zeros(keys.size, np.int32)
-    if bits > 0:
-        for i in range(keys.size):
-            shards[i] = shard_of(keys[i], False, bits)
+    """The shard of every key, (n,) int32."""
+    shards = np.empty(keys.size, np.int32)
+    for i in range(keys.size):
+        shards[i] = shard_of(keys[i], False, bits)
     return shards

@@ -17,9 +17,12 @@ class ViewTaken(Message, frozen=True):
 
 
 class CopiesWhole(Message, frozen=True):
-    """Server → scheduler: I have every shard that this view has me copy."""
+    """Server → scheduler: I have every shard that this view has me copy. `copied` are the bytes of copies, and of
+    changes to copies on their way, that I have taken in all views.
+    """
 
     number: int
+    copied: int
 
 
 class Drain(Message, frozen=True):

@@ -7,6 +7,7 @@ every one of them.
 from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
+from mpips.scheduler.tally import Tally
 from mpips.scheduler.work import Work
 from mpips.views.view import View
 
@@ -20,6 +21,7 @@ class Loss:
     rank : that was lost.
     view : the last one with it.
     data : whether the job has data.
+    copied : bytes that servers had copied before.
 
     Attributes
     ----------
@@ -32,8 +34,9 @@ class Loss:
     goes_on : whether what waited for it has been acknowledged.
     """
 
-    def __init__(self, number: int, rank: int, view: View, data: bool) -> None:
+    def __init__(self, number: int, rank: int, view: View, data: bool, copied: int) -> None:
         self.number = number
+        self.copied = copied
         self.rank = rank
         self.role = view.role(rank)
         self.parts = {part for part, server in enumerate(view.parts) if data and server == rank}
@@ -56,12 +59,14 @@ class Losses:
     Parameters
     ----------
     plan, work : the job, and who has which workload.
+    tally : knows how much has been copied.
     effects : takes the events.
     """
 
-    def __init__(self, plan: Plan, work: Work, effects: Effects) -> None:
+    def __init__(self, plan: Plan, work: Work, tally: Tally, effects: Effects) -> None:
         self._plan = plan
         self._work = work
+        self._tally = tally
         self._effects = effects
         self._count = 0
         self._open: list[Loss] = []
@@ -69,7 +74,7 @@ class Losses:
     def detected(self, rank: int, view: View) -> Loss:
         """A rank of a view is dead, or taken for dead."""
         self._count += 1
-        loss = Loss(self._count, rank, view, self._plan.data is not None)
+        loss = Loss(self._count, rank, view, self._plan.data is not None, self._tally.all_copied)
         self._open.append(loss)
         self._log(loss, "detected")
         return loss
@@ -133,7 +138,9 @@ class Losses:
         loss.missing.difference_update(roles)
         if not loss.missing:
             self._open.remove(loss)
-            self._log(loss, "whole")
+            self._log(loss, "whole", copied=self._tally.all_copied - loss.copied)
 
-    def _log(self, loss: Loss, stage: str, text: str = "") -> None:
-        self._effects.log("recovery", stage=stage, recovery=loss.number, rank=loss.rank, role=loss.role, text=text)
+    def _log(self, loss: Loss, stage: str, text: str = "", **more: int) -> None:
+        self._effects.log(
+            "recovery", stage=stage, recovery=loss.number, rank=loss.rank, role=loss.role, text=text, **more
+        )

@@ -54,11 +54,11 @@ class Scheduler:
         self._plan = plan
         self._effects = Effects()
         self._membership = Membership(view, plan)
-        self._growth = Growth(plan, self._membership, self._effects)
+        self._growth = Growth(plan, self._membership, self._effects, self.tally)
         self._startup = StartUp(plan, resume, self._effects)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
-        self._losses = Losses(plan, self._work, self._effects)
+        self._losses = Losses(plan, self._work, self.tally, self._effects)
         self._evaluations = Evaluations(plan.model, self._effects)
         self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
@@ -129,6 +129,7 @@ class Scheduler:
         if not self._ending.begun and self._growth.due(now, self._work.finished_epochs + 1):
             self._growth.make_planned(now, self._work.finished_epochs + 1)
             self._change_view(now)
+            self._growth.settle()
         if self._ending.due(now):
             self._ending.go_on(now)
         if self._saving.due(now):
@@ -184,6 +185,7 @@ class Scheduler:
         self._change_view(now)
 
     def _copies_whole(self, source: int, message: m.CopiesWhole, now: float) -> None:
+        self.tally.copied[source] = message.copied
         self._membership.copies_whole(source, message.number)
         self._change_view(now)
 

@@ -24,6 +24,7 @@ class Tally:
     loads : the last reports of servers and workers, by rank.
     idle : share of its time that a worker has waited, of those that have finished.
     traffic : bytes that each rank has sent to other nodes.
+    copied : bytes of copies that each server has taken.
     """
 
     def __init__(self, share: float = 1.0) -> None:
@@ -33,6 +34,7 @@ class Tally:
         self.loads: dict[int, Load] = {}
         self.idle: dict[int, float] = {}
         self.traffic: dict[int, Traffic] = {}
+        self.copied: dict[int, int] = {}
         self._share = share
         self._began = self._since = 0.0
         self._recent_rows, self._recent_loss = 0, 0.0
@@ -95,6 +97,11 @@ class Tally:
             fields["loss"] = self._recent_loss / self._recent_rows
         self._since, self._recent_rows, self._recent_loss = now, 0, 0.0
         return fields
+
+    @property
+    def all_copied(self) -> int:
+        """Bytes of copies that servers have taken in all."""
+        return sum(self.copied.values())
 
     def sent(self, ranks: Sequence[int]) -> Traffic:
         """What some ranks have sent to other nodes in all."""

@@ -35,6 +35,8 @@ class Copies:
         for the copy that is here now.
     coming : (shards,) int64, the server after this one that is getting a copy, or is to get one; NOBODY where there is
         none.
+    is_new : (shards,) bool, whether the copy here, if there is one, is not of the settled chain yet.
+    any_is_new : whether any is.
     paths : the path on which changes of each shard come; None where this server is the head, or has no part.
     clocks : what is applied to the copies, by path.
     sent : (shard, server) whose copy was sent to a server that is not of the settled chain yet.
@@ -47,6 +49,8 @@ class Copies:
         self.after = np.full(count, NOBODY, np.int64)
         self.since = np.zeros(count, np.int64)
         self.coming = np.full(count, NOBODY, np.int64)
+        self.is_new = np.zeros(count, np.bool_)
+        self.any_is_new = False
         self.paths: list[Path | None] = [None] * count
         self.clocks: dict[Path, RangeClock] = {}
         self.sent: set[tuple[int, int]] = set()
@@ -106,9 +110,11 @@ class Copies:
                     entries = self.clock(self.paths[shard]).entries(lo, hi)
                     self.clock(path).assign(lo, hi, entries)
                 self.paths[shard] = path
+            self.is_new[shard] = me in chain.servers[chain.copies :]
             if before != self.before[shard]:
                 self.since[shard] = view.number
             self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
+        self.any_is_new = bool(self.is_new.any())
         self.sent = {(shard, server) for shard, server in self.sent if self.after[shard] == server}
         shards.led = led
         return wanted

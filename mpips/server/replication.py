@@ -14,7 +14,7 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
-from mpips.kernels.copies import count_for
+from mpips.kernels.copies import all_follow, count_for
 from mpips.messages import Change, ChangeTaken, ShardsWanted
 from mpips.server.clock import Entry
 from mpips.server.copies import NOBODY, Copies, Wanted
@@ -66,10 +66,11 @@ class Replication:
     ----------
     fabric, incoming : this server's.
     share : of this server's time, for sending whole copies.
-    whole : called with the number of a view, when every copy that it has this server make is here.
+    whole : called with the number of a view, when every copy that it has this server make is here, and with the bytes
+        of copies, and of changes to copies on their way, that have come so far.
     """
 
-    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int], None]) -> None:
+    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int, int], None]) -> None:
         self.tables: list[Copies] = []
         self._fabric = fabric
         self._incoming = incoming
@@ -77,6 +78,7 @@ class Replication:
         self._whole = whole
         self._view: View | None = None
         self._numbers = 0
+        self._copied = 0
         self._sent: dict[int, Sent] = {}
         self._roomless: deque[int] = deque()
         self._missing: set[tuple[int, int]] = set()
@@ -262,24 +264,20 @@ class Replication:
     def _store(self, source: int, message: Change, rows: Rows) -> None:
         copies = self.tables[message.table]
         shards = copies.shards
-        mine = shards.numbers[rows.shards]
-        accepted = copies.accepts(rows.shards, source, message.view)
-        new = accepted & (rows.numbers > mine)
-        if (rows.numbers[new] != mine[new] + 1).any():
-            raise CopyError(
-                f'server {self._fabric.rank}: a change of table "{shards.spec.name}" from server {source} does not '
-                f"follow what is here: {rows.numbers[new].tolist()} after {mine[new].tolist()}"
-            )
-        fresh = rows.only(new)
+        if all_follow(rows.shards, rows.numbers, shards.numbers, copies.before, copies.since, source, message.view):
+            fresh, known = rows, rows.shards[:0]
+        else:
+            fresh, known = self._sorted_out(source, message, rows)
         if fresh.shards.size:
             _write(shards, fresh)
             shards.numbers[fresh.shards] = fresh.numbers
             self._advance(copies, fresh, message)
+            if copies.any_is_new:
+                self._copied += fresh.only(copies.is_new[fresh.shards]).nbytes
 
         countdown = Countdown(lambda: self._acknowledge(source, message))
         if fresh.shards.size:
             self._down(message.table, message.applied, fresh, message.steps, countdown.one_more())
-        known = rows.shards[accepted & ~new]  # on a way that is none any more nobody waits for the acknowledgement
         if known.size:  # it was here before, but may be on its way further down
             self._when_taken(
                 lambda sent: (
@@ -291,6 +289,21 @@ class Replication:
                 countdown.one_more(),
             )
         countdown.done()
+
+    def _sorted_out(self, source: int, message: Change, rows: Rows) -> tuple[Rows, Array]:
+        """Of the rows of a change those that are new here, and the shards that had it before."""
+        copies = self.tables[message.table]
+        shards = copies.shards
+        mine = shards.numbers[rows.shards]
+        accepted = copies.accepts(rows.shards, source, message.view)
+        new = accepted & (rows.numbers > mine)
+        if (rows.numbers[new] != mine[new] + 1).any():
+            raise CopyError(
+                f'server {self._fabric.rank}: a change of table "{shards.spec.name}" from server {source} does not '
+                f"follow what is here: {rows.numbers[new].tolist()} after {mine[new].tolist()}"
+            )
+        # on a way that is none any more nobody waits for the acknowledgement
+        return rows.only(new), rows.shards[accepted & ~new]
 
     def _advance(self, copies: Copies, rows: Rows, message: Change) -> None:
         """The clock goes on: of all shards of the path; or, if that may have had others when the head applied the
@@ -314,6 +327,7 @@ class Replication:
         shards, key = copies.shards, (message.table, int(rows.shards[0]))
         later = shard in shards.held and rows.numbers[0] > shards.numbers[shard]
         if copies.accepts(shard, source, message.view) and (key in self._missing or later):
+            self._copied += rows.nbytes
             if message.kind == "whole":
                 if shard in shards.held:
                     shards.clear_shard(shard)
@@ -341,7 +355,7 @@ class Replication:
         assert self._view is not None
         passing_on = any(sent.kind != "rows" for sent in self._sent.values())
         if self._view.ring != self._view.target and not self._missing and not passing_on:
-            self._whole(self._view.number)
+            self._whole(self._view.number, self._copied)
 
     # --- whole copies -------------------------------------------------------------------------------------------------
 

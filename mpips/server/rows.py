@@ -34,6 +34,11 @@ class Rows(NamedTuple):
         """Whether keys are the first of neighbouring rows only."""
         return bool(self.keys.size != self.values.shape[0])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self)
+
     def pack(self, out: Array) -> None:
         """Lay them into bytes, as many as `size_of`."""
         at = 0
@@ -44,11 +49,17 @@ class Rows(NamedTuple):
     @staticmethod
     def unpack(blob: Array, spec: TableSpec, shards: int, rows: int, runs: bool) -> "Rows":
         """The arrays in some bytes, not copied."""
-        at, arrays = 0, []
-        for shape, dtype, size in _layout(spec, shards, rows, runs):
-            arrays.append(blob[at : at + size].view(dtype).reshape(shape))
-            at += size
-        return Rows(*arrays)
+        end = 3 * shards + 1 + (shards if runs else rows)
+        words, cells = blob[: 8 * end].view("int64"), blob[8 * end :].view(spec.dtype)
+        width, state = spec.width, spec.width * spec.slots
+        return Rows(
+            words[:shards],
+            words[shards : 2 * shards],
+            words[2 * shards : 3 * shards + 1],
+            words[3 * shards + 1 :].view("uint64"),
+            cells[: rows * width].reshape(rows, width),
+            cells[rows * width : rows * (width + state)].reshape(rows, state),
+        )
 
     def only(self, chosen: Array) -> "Rows":
         """Those of the shards where `chosen` (m,) bool is set."""
@@ -61,20 +72,7 @@ class Rows(NamedTuple):
         return Rows(self.shards[chosen], self.numbers[chosen], starts, keys, self.values[of_rows], self.state[of_rows])
 
 
-def _layout(spec: TableSpec, shards: int, rows: int, runs: bool) -> list[tuple[tuple[int, ...], str, int]]:
-    """Shape, dtype and bytes of each array."""
-    width, state = spec.width, spec.width * spec.slots
-    keys = shards if runs else rows
-    return [
-        ((shards,), "int64", 8 * shards),
-        ((shards,), "int64", 8 * shards),
-        ((shards + 1,), "int64", 8 * (shards + 1)),
-        ((keys,), "uint64", 8 * keys),
-        ((rows, width), spec.dtype, rows * width * spec.itemsize),
-        ((rows, state), spec.dtype, rows * state * spec.itemsize),
-    ]
-
-
 def size_of(spec: TableSpec, shards: int, rows: int, runs: bool) -> int:
     """Bytes that so many rows of so many shards take, in whole words."""
-    return (sum(size for _, _, size in _layout(spec, shards, rows, runs)) + 7) & ~7
+    words = 3 * shards + 1 + (shards if runs else rows)
+    return (8 * words + rows * spec.row_bytes * (1 + spec.slots) + 7) & ~7

@@ -103,7 +103,9 @@ class Server:
         self._line = line
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
-        self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
+        self._replication = Replication(
+            fabric, self._incoming, copy_share, lambda view, copied: line.tell(CopiesWhole(view, copied))
+        )
         self._answers = Answers(fabric, received)
         self._checkpoints = Checkpoints(self.tables, fabric, line, run)
         handlers: dict[type[Message], Callable[[int, Any], None]] = {
@@ -156,8 +158,8 @@ class Server:
             chains, me = chains_of(self._view, spec).chains, self._fabric.rank
             shards.hold(shard for shard, chain in enumerate(chains) if me in chain.servers[: chain.copies])
             shards.warm()
-            if self._view.replicas:
-                shards.warm_for_copies()
+            if self._view.replicas or self._view.spares or self._view.ring != self._view.target:
+                shards.warm_for_copies()  # a server that joins or leaves has copies made, too
             table = len(self.tables)
             if spec.aggregate:
                 identities = self._view.identities[MAIN]

@@ -13,7 +13,7 @@ from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
-from mpips.kernels.copies import count_for, group_starts, pack, write_dense
+from mpips.kernels.copies import all_follow, count_for, group_starts, pack, starts_of, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
@@ -95,10 +95,11 @@ class Shards(Blocks):
         """Compile, or load, what copies take: the first push after a server has died is to wait for none of it."""
         spec, no_keys = self.spec, np.empty(0, np.uint64)
         values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
-        self.touched(0, 0, no_keys)
+        self.touched(0, 0, no_keys, whole_range=spec.aggregate)
         positions(no_keys, spec.kind == "dense", self._bits)
         shards, starts = self.touched(0, 0, no_keys)
         self.pack(no_keys, shards, starts, shards, 0, count_for(shards, starts, 0), np.zeros(8, np.uint8))
+        all_follow(shards, shards, self.numbers, self.numbers, self.numbers, 0, 0)
         if spec.kind == "dense":
             self.write_rows(no_keys, values, state)
             header.block_of(0)
@@ -310,13 +311,14 @@ class Shards(Blocks):
             mine = np.array(self.in_range(lo, hi), np.int64)
             sizes = np.minimum(hi, (mine + 1) << self._bits) - np.maximum(lo, mine << self._bits)
             return mine, np.concatenate(([0], np.cumsum(sizes)))
-        most = min(keys.size, self.spec.shards)
+        dense = self.spec.kind == "dense"
+        if whole_range:
+            mine = np.array(self.in_range(lo, hi), np.int64)
+            return mine, starts_of(keys, dense, self._bits, mine)
+        most = min(keys.size, self.numbers.size)
         shards, starts = np.empty(most, np.int64), np.empty(most + 1, np.int64)
-        count = group_starts(keys, self.spec.kind == "dense", self._bits, shards, starts)
-        if not whole_range:
-            return shards[:count], starts[: count + 1]
-        mine = np.array(self.in_range(lo, hi), np.int64)
-        return mine, np.concatenate((starts[np.searchsorted(shards[:count], mine)], starts[count : count + 1]))
+        count = group_starts(keys, dense, self._bits, shards, starts)
+        return shards[:count], starts[: count + 1]
 
     def pack(
         self,
@@ -357,8 +359,8 @@ class Shards(Blocks):
         """
         spec = self.spec
         if spec.kind == "dense":
-            memory, sizes = (self._words, self._cells, self._headers), (spec.width, spec.slots, spec.shards)
-            done = write_dense(*memory, keys, self._bits, *sizes, values, state)
+            memory, sizes = (self._words, self._cells, self._headers), (spec.width, spec.slots, self.numbers.size)
+            done = write_dense(*memory, keys, self._bits, *sizes, values.reshape(-1), state.reshape(-1))
             if done < keys.size:
                 raise NotHeld(f'table "{spec.name}": row {keys[done]} is not held here')
         else:

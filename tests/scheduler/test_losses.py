@@ -7,6 +7,7 @@ from mpips.messages import DataReady, NoMoreWork, ViewTaken, WorkDone, WorkReque
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.losses import Losses
+from mpips.scheduler.tally import Tally
 from mpips.views.view import Roles, assign
 
 VIEW = assign([0] * 10, Roles(servers=3, data_servers=2, workers=2, spares=2))
@@ -34,7 +35,7 @@ class Told(Effects):
 def losses(data=True):
     plan = Plan(program=print, tables=lambda _: [], roles=Roles(), **({"data": object()} if data else {}))
     told, work = Told(), Owed()
-    return Losses(plan, work, told), told, work
+    return Losses(plan, work, Tally(), told), told, work
 
 
 def lose(found, rank, view=VIEW, number=2):
