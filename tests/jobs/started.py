@@ -15,6 +15,7 @@ from typing import Any
 
 from mpips.cli.cleanup import MARK, SHARED_MEMORY, shared_memory_of
 from mpips.cli.launch import AS_ROOT, COMPONENTS, Launcher
+from mpips.cli.launch import SHARED_MEMORY as BACKING
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
@@ -22,6 +23,8 @@ QUICK = [word for name, value in COMPONENTS.items() for word in ("--mca", name, 
 ULFM = [*QUICK, "--with-ft", "ulfm"]
 RANK = b"OMPI_COMM_WORLD_RANK="
 RUN = f"{MARK}=".encode()
+FOLDERS = [f"OMPI_MCA_{name}" for name in BACKING]  # where Open MPI puts its files, unless `mpips run` says so
+OTHERS = "sm_segment.", "mpips-"  # so begin the names of other jobs' files
 
 
 def pids() -> list[int]:
@@ -71,9 +74,12 @@ class Started:
         self._out = home / f"{self.token}.out"
         self._err = home / f"{self.token}.err"
         self._shared_before = set(SHARED_MEMORY.iterdir())
+        self._shared = SHARED_MEMORY / f"test-{self.token}"
+        self._shared.mkdir()
         temporary = home / "tmp"
         temporary.mkdir(exist_ok=True)
         names = {TOKEN: self.token, "TMPDIR": str(temporary), "COLUMNS": "200"}
+        names |= dict.fromkeys(FOLDERS, str(self._shared))  # so a file tells whose it is
         if os.geteuid() == 0:
             names |= dict.fromkeys(AS_ROOT, "1")
         with self._out.open("wb") as out, self._err.open("wb") as err:
@@ -190,12 +196,14 @@ class Started:
             time.sleep(0.02)
 
     def _shared_files(self) -> set[str]:
-        """New files in /dev/shm that no living process, of another job perhaps, has in use."""
-        new = {str(path) for path in set(SHARED_MEMORY.iterdir()) - self._shared_before}
-        if not new:
-            return new
-        used = set().union(*(shared_memory_of(pid) for pid in pids()))
-        return {path for path in new if not any(file.startswith(path) for file in used)}
+        """Files in /dev/shm that are its own, or new and neither another job's nor in use by any process."""
+        own = {str(path) for path in [*self._shared.glob("*"), *SHARED_MEMORY.glob(f"mpips-{self.process.pid}-*")]}
+        others = self._shared_before | {self._shared}
+        new = {str(path) for path in set(SHARED_MEMORY.iterdir()) - others if not path.name.startswith(OTHERS)}
+        if new:
+            used = set().union(*(shared_memory_of(pid) for pid in pids()))
+            new = {path for path in new if not any(file.startswith(path) for file in used)}
+        return own | new
 
     def kill(self) -> None:
         """End whatever of it lives, by process id."""
@@ -208,3 +216,4 @@ class Started:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self.process.wait(10)
+        shutil.rmtree(self._shared, ignore_errors=True)  # a rank has removed it, if one came to have an arena
