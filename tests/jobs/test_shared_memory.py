@@ -26,9 +26,9 @@ def small_shared_memory() -> None:
 
 
 def with_small_shared_memory(command: list[str]) -> list[str]:
-    """The command with such a /dev/shm, and nobody's word on what goes where in it; in the end `left` lists the rest."""
-    script = f"{SMALL} && unset {' '.join(FOLDERS)} && {shlex.join(command)}; code=$?; ls -A /dev/shm > left; exit $code"
-    return ["unshare", "-m", "sh", "-c", script]
+    """The command with such a /dev/shm, where Open MPI has its way; `left` lists what is there in the end."""
+    before, after = f"{SMALL} && unset {' '.join(FOLDERS)}", "code=$?; ls -A /dev/shm > left; exit $code"
+    return ["unshare", "-m", "sh", "-c", f"{before} && {shlex.join(command)}; {after}"]
 
 
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
