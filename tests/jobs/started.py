@@ -1,6 +1,7 @@
 """A job in processes of its own: started, watched, and ended however its test ends."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -25,6 +26,12 @@ RANK = b"OMPI_COMM_WORLD_RANK="
 RUN = f"{MARK}=".encode()
 FOLDERS = [f"OMPI_MCA_{name}" for name in BACKING]  # where Open MPI puts its files, unless `mpips run` says so
 OTHERS = "sm_segment.", "mpips-"  # so begin the names of other jobs' files
+
+
+@functools.cache
+def parsed(line: str) -> dict[str, Any]:
+    """An event; who waits for one reads all before it many times."""
+    return dict(json.loads(line))
 
 
 def pids() -> list[int]:
@@ -74,7 +81,7 @@ class Started:
         self._out = home / f"{self.token}.out"
         self._err = home / f"{self.token}.err"
         self._shared_before = set(SHARED_MEMORY.iterdir())
-        self._shared = SHARED_MEMORY / f"test-{self.token}"
+        self._shared = SHARED_MEMORY / f"mpips-test-{self.token}"
         self._shared.mkdir()
         temporary = home / "tmp"
         temporary.mkdir(exist_ok=True)
@@ -125,7 +132,7 @@ class Started:
             text = (self.run / "metrics.jsonl").read_text()
         except (FileNotFoundError, NotADirectoryError):
             return []
-        events = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        events = [parsed(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [event for event in events if kind in (None, event["event"])]
 
     def notes(self) -> str:

@@ -76,11 +76,11 @@ def test_the_main_job_learns_and_leaves_a_whole_run_folder(start: Start, flights
 @pytest.mark.parametrize(
     ("ranks", "changes"),
     [
-        (8, []),
+        (6, []),
         (3, ["roles={data_servers=0}"]),
         (7, ["roles={servers=2, data_servers=2, workers=2}", "fabric.separate_nodes=true"]),
     ],
-    ids=["with spares", "without data servers", "each rank its own node"],
+    ids=["with a spare", "without data servers", "each rank its own node"],
 )
 def test_it_learns_the_same_under_a_plain_mpirun(
     start: Start, launcher: Launcher, flights_cache: str, ranks: int, changes: list[str]

@@ -29,7 +29,8 @@ def tend(worker):
         worker.idle(lambda until=time.monotonic() + 0.05: time.monotonic() > until)
 """
 WATCH = "groups.watch={workers=1, program='watch'}"
-LONGER = "algorithm.passes=60"
+PASSES = 30
+LONGER = f"algorithm.passes={PASSES}"
 
 
 def test_a_group_watches_the_live_model_while_another_trains_it(run: Start) -> None:
@@ -37,7 +38,7 @@ def test_a_group_watches_the_live_model_while_another_trains_it(run: Start) -> N
     assert job.end() == 0, job.said
     result, rounds = job.result(), job.events("live evaluation")
     assert result["exit"] == "finished"
-    assert result["examples"] == 60 * 4_000  # what is watched is not trained on
+    assert result["examples"] == PASSES * 4_000  # what is watched is not trained on
     assert [event["round"] for event in rounds] == list(range(1, len(rounds) + 1))
     assert len(rounds) >= 3
     assert {(event["group"], event["rows"]) for event in rounds} == {("watch", 1_000)}

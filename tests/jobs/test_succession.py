@@ -10,7 +10,7 @@ from mpips.cli.launch import Launcher
 from tests.jobs.conftest import TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
-PASSES = 80
+PASSES = 60
 WORST = 1.0  # seconds from the kill to the next workload
 
 
