@@ -64,7 +64,7 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
     except Error as error:  # the same on every rank
         if here.rank == 0:
             _complain("failed", str(error))
-        sys.exit(1)
+        _leave(True, 1)
     rank = Rank(fabric, view, plan, resume, library())
     _on_signals(rank.wish_to_end)
     try:
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str]) -> None:
 
         if MPI.COMM_WORLD.rank == 0:
             print(f"mpips: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(2)
+        _leave(True, 2)
     _, together = _live(plan, options.resume)
     _leave(together, 0)
 
