@@ -20,6 +20,7 @@ from mpips.cli.launch import SHARED_MEMORY as BACKING
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
+SOON = 40.0  # … of what ends as soon as ranks have started, on a busy machine; a rank that hangs gives up after 60
 QUICK = [word for name, value in COMPONENTS.items() for word in ("--mca", name, value)]  # saves a second a job
 ULFM = [*QUICK, "--with-ft", "ulfm"]
 RANK = b"OMPI_COMM_WORLD_RANK="

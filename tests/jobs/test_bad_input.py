@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.conftest import ROWS, TRAIN_ROWS, Start
-from tests.jobs.started import Started
-
-SOON = 20.0
+from tests.jobs.started import SOON, Started
 
 
 def refused(job: Started) -> str:

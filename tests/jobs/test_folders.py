@@ -9,10 +9,9 @@ import pytest
 
 from mpips.checkpoint import Generation, generations
 from tests.jobs.conftest import LARGEST_KEY, Start
-from tests.jobs.started import Started
+from tests.jobs.started import SOON, Started
 
 DISK = 4 << 20
-SOON = 20.0
 PASSES = 50
 LARGE = f"tables.w={{kind='dense', rows={50 * LARGEST_KEY}, rule={{name='ftrl', alpha=0.1}}}}"
 

@@ -9,10 +9,9 @@ import pytest
 
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
-from tests.jobs.started import FOLDERS, QUICK, Started, mpips_run, mpirun
+from tests.jobs.started import FOLDERS, QUICK, SOON, Started, mpips_run, mpirun
 
 SMALL = "mount -t tmpfs -o size=48m tmpfs /dev/shm"
-SOON = 20.0
 
 
 @pytest.fixture(autouse=True)
