@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpips.errors import Error
 from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arenas, check_scales
@@ -32,6 +32,14 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     Returns how the job ended; on the scheduler's rank with what the programs returned. A job that does not finish ends
     this process; the scheduler's has exit code 1.
     """
+    outcome, together = _live(plan, resume)
+    if not together:  # a spare is dead: MPI can't be finalized any more
+        atexit.register(os._exit, 0)
+    return outcome
+
+
+def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
+    """As `run_plan`; and whether all ranks have left together, so that MPI can be finalized."""
     _die_with_parent()
     from mpi4py import MPI
 
@@ -55,7 +63,7 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     except Error as error:  # the same on every rank
         if here.rank == 0:
             _complain("failed", str(error))
-        sys.exit(1)
+        _leave(True, 1)
     rank = Rank(fabric, view, plan, resume, library())
     _on_signals(rank.wish_to_end)
     try:
@@ -71,17 +79,25 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
     alive = set(range(len(nodes))) - fabric.lost
     scheduler = rank.view.scheduler
     speaks = here.rank == (scheduler if scheduler in alive else min(alive))
-    if outcome.exit == "finished":
-        if not together:  # a spare is dead: MPI can't be finalized any more
-            atexit.register(os._exit, 0)
-        return outcome
-    told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
-    if speaks and not told:
-        _complain(outcome.exit, outcome.reason)
+    if outcome.exit != "finished":
+        told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
+        if speaks and not told:
+            _complain(outcome.exit, outcome.reason)
+        _leave(together, 1 if speaks else 0)
+    return outcome, together
+
+
+def _leave(together: bool, code: int) -> NoReturn:
+    """End this process, not by the interpreter: a data server's thread may still be reading, and taking numba down
+    takes a quarter of a second.
+    """
+    from mpi4py import MPI
+
     sys.stdout.flush()
+    sys.stderr.flush()
     if together:
         MPI.Finalize()
-    os._exit(1 if speaks else 0)  # not by the interpreter: a data server's thread may still be reading
+    os._exit(code)
 
 
 def run(
@@ -209,8 +225,9 @@ def main(arguments: Sequence[str]) -> None:
 
         if MPI.COMM_WORLD.rank == 0:
             print(f"mpips: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(2)
-    run_plan(plan, options.resume)
+        _leave(True, 2)
+    _, together = _live(plan, options.resume)
+    _leave(together, 0)
 
 
 def plan_of(path: Path, overrides: Sequence[str]) -> Plan:

@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[1]
 
 
 class Ended(NamedTuple):
-    """How mpirun ended; the processes that outlived it, and its files in /dev/shm."""
+    """How mpirun ended, and when by `time.monotonic`; the processes that outlived it, and its files in /dev/shm."""
 
     code: int
     output: str
-    seconds: float
+    time: float
     processes: list[int]
     files: list[str]
 
@@ -35,7 +35,6 @@ def mpirun(program: Sequence[str], ranks: int, deadline: float) -> Ended:
     stays.touch()  # a folder that a fabric finds empty it removes, and the next one in the same process has none
     line = launch.command(launch.find(), program, ranks=ranks, hosts=None, extra=[], scratch=scratch)
     names = launch.environment(ranks, None, scratch) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    start = time.monotonic()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT, env=names, cwd=ROOT)
         try:
@@ -48,11 +47,11 @@ def mpirun(program: Sequence[str], ranks: int, deadline: float) -> Ended:
             out.seek(0)
             pytest.fail(f"not over after {deadline:g} s:\n{out.read()}")
         finally:
-            seconds = time.monotonic() - start
+            over = time.monotonic()
             process.kill()
             process.wait()
             left = scratch.end(patience=5.0)
             files = [path.name for path in scratch.shared_memory.iterdir() if path != stays]
             scratch.clear()
         out.seek(0)
-        return Ended(code, out.read(), seconds, left, files)
+        return Ended(code, out.read(), over, left, files)

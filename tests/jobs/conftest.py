@@ -72,6 +72,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def flights_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the flights are kept parsed, so that the checkout stays as it is; as a value to set."""
+    return f"data.cache={tmp_path_factory.mktemp('flights')}"
+
+
 @pytest.fixture
 def job_file(tmp_path: Path, data: Path) -> Path:
     """A job on that data whose run folder is `run` beside it."""

@@ -1,6 +1,7 @@
 """A job in processes of its own: started, watched, and ended however its test ends."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -15,13 +16,23 @@ from typing import Any
 
 from mpips.cli.cleanup import MARK, SHARED_MEMORY, shared_memory_of
 from mpips.cli.launch import AS_ROOT, COMPONENTS, Launcher
+from mpips.cli.launch import SHARED_MEMORY as BACKING
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
+SOON = 40.0  # … of what ends as soon as ranks have started, on a busy machine; a rank that hangs gives up after 60
 QUICK = [word for name, value in COMPONENTS.items() for word in ("--mca", name, value)]  # saves a second a job
 ULFM = [*QUICK, "--with-ft", "ulfm"]
 RANK = b"OMPI_COMM_WORLD_RANK="
 RUN = f"{MARK}=".encode()
+FOLDERS = [f"OMPI_MCA_{name}" for name in BACKING]  # where Open MPI puts its files, unless `mpips run` says so
+OTHERS = "sm_segment.", "mpips-"  # so begin the names of other jobs' files
+
+
+@functools.cache
+def parsed(line: str) -> dict[str, Any]:
+    """An event; who waits for one reads all before it many times."""
+    return dict(json.loads(line))
 
 
 def pids() -> list[int]:
@@ -71,9 +82,12 @@ class Started:
         self._out = home / f"{self.token}.out"
         self._err = home / f"{self.token}.err"
         self._shared_before = set(SHARED_MEMORY.iterdir())
+        self._shared = SHARED_MEMORY / f"mpips-test-{self.token}"
+        self._shared.mkdir()
         temporary = home / "tmp"
         temporary.mkdir(exist_ok=True)
         names = {TOKEN: self.token, "TMPDIR": str(temporary), "COLUMNS": "200"}
+        names |= dict.fromkeys(FOLDERS, str(self._shared))  # so a file tells whose it is
         if os.geteuid() == 0:
             names |= dict.fromkeys(AS_ROOT, "1")
         with self._out.open("wb") as out, self._err.open("wb") as err:
@@ -119,7 +133,7 @@ class Started:
             text = (self.run / "metrics.jsonl").read_text()
         except (FileNotFoundError, NotADirectoryError):
             return []
-        events = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        events = [parsed(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [event for event in events if kind in (None, event["event"])]
 
     def notes(self) -> str:
@@ -190,12 +204,14 @@ class Started:
             time.sleep(0.02)
 
     def _shared_files(self) -> set[str]:
-        """New files in /dev/shm that no living process, of another job perhaps, has in use."""
-        new = {str(path) for path in set(SHARED_MEMORY.iterdir()) - self._shared_before}
-        if not new:
-            return new
-        used = set().union(*(shared_memory_of(pid) for pid in pids()))
-        return {path for path in new if not any(file.startswith(path) for file in used)}
+        """Files in /dev/shm that are its own, or new and neither another job's nor in use by any process."""
+        own = {str(path) for path in [*self._shared.glob("*"), *SHARED_MEMORY.glob(f"mpips-{self.process.pid}-*")]}
+        others = self._shared_before | {self._shared}
+        new = {str(path) for path in set(SHARED_MEMORY.iterdir()) - others if not path.name.startswith(OTHERS)}
+        if new:
+            used = set().union(*(shared_memory_of(pid) for pid in pids()))
+            new = {path for path in new if not any(file.startswith(path) for file in used)}
+        return own | new
 
     def kill(self) -> None:
         """End whatever of it lives, by process id."""
@@ -208,3 +224,4 @@ class Started:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self.process.wait(10)
+        shutil.rmtree(self._shared, ignore_errors=True)  # a rank has removed it, if one came to have an arena

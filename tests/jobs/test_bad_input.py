@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.conftest import ROWS, TRAIN_ROWS, Start
-from tests.jobs.started import Started
-
-SOON = 20.0
+from tests.jobs.started import SOON, Started
 
 
 def refused(job: Started) -> str:
@@ -60,11 +58,16 @@ def not_a_number(folder: Path) -> str:
     return "bad: line 2"
 
 
-@pytest.mark.parametrize("make", [truncated, other_format, not_a_number])
-def test_bad_data_are_refused_with_file_and_place(either: Start, tmp_path: Path, make: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize(
+    ("how", "make"), [("mpips run", truncated), ("mpirun", other_format), ("mpips run", not_a_number)]
+)
+def test_bad_data_are_refused_with_file_and_place(
+    run: Start, plain: Start, tmp_path: Path, how: str, make: Callable[[Path], str]
+) -> None:
+    start = run if how == "mpips run" else plain
     expected = make(tmp_path)
     name = "bad.gz" if expected.startswith("bad.gz") else "bad"
-    assert expected in refused(either(f"data.files=['{tmp_path / name}']"))
+    assert expected in refused(start(f"data.files=['{tmp_path / name}']"))
 
 
 def test_key_out_of_range_names_worker_batch_and_key(plain: Start) -> None:

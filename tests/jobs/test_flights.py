@@ -20,19 +20,13 @@ NOISE = 0.002
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the flights are kept parsed, so that the checkout stays as it is."""
-    return f"data.cache={tmp_path_factory.mktemp('flights')}"
-
-
-def arguments(cache: str, *changes: str) -> list[str]:
-    values = [cache, "checkpoint.folder=run", *changes]
+def arguments(flights_cache: str, *changes: str) -> list[str]:
+    values = [flights_cache, "checkpoint.folder=run", *changes]
     return [str(JOB), *(word for value in values for word in ("--set", value))]
 
 
-def test_the_main_job_learns_and_leaves_a_whole_run_folder(start: Start, cache: str, tmp_path: Path) -> None:
-    job: Started = start(mpips_run(*arguments(cache)))
+def test_the_main_job_learns_and_leaves_a_whole_run_folder(start: Start, flights_cache: str, tmp_path: Path) -> None:
+    job: Started = start(mpips_run(*arguments(flights_cache)))
     job.until(lambda: (job.run / "ranks.json").exists() and len(job.ranks()) == 5, "all ranks")
     assert [rank["role"] for rank in job.ranks()] == ["scheduler", "server", "data server", "worker", "worker"]
     assert {rank["pid"] for rank in job.ranks()} <= set(job.processes())
@@ -82,16 +76,16 @@ def test_the_main_job_learns_and_leaves_a_whole_run_folder(start: Start, cache: 
 @pytest.mark.parametrize(
     ("ranks", "changes"),
     [
-        (8, []),
+        (6, []),
         (3, ["roles={data_servers=0}"]),
         (7, ["roles={servers=2, data_servers=2, workers=2}", "fabric.separate_nodes=true"]),
     ],
-    ids=["with spares", "without data servers", "each rank its own node"],
+    ids=["with a spare", "without data servers", "each rank its own node"],
 )
 def test_it_learns_the_same_under_a_plain_mpirun(
-    start: Start, launcher: Launcher, cache: str, ranks: int, changes: list[str]
+    start: Start, launcher: Launcher, flights_cache: str, ranks: int, changes: list[str]
 ) -> None:
-    program = ["-m", "mpips", *arguments(cache, "algorithm.passes=2", *changes)]
+    program = ["-m", "mpips", *arguments(flights_cache, "algorithm.passes=2", *changes)]
     job: Started = start(mpirun(launcher, ranks, *program))
     assert job.end(120) == 0, job.said
     result = job.result()

@@ -9,10 +9,10 @@ import pytest
 
 from mpips.checkpoint import Generation, generations
 from tests.jobs.conftest import LARGEST_KEY, Start
-from tests.jobs.started import Started
+from tests.jobs.started import SOON, Started
 
 DISK = 4 << 20
-SOON = 20.0
+PASSES = 50
 LARGE = f"tables.w={{kind='dense', rows={50 * LARGEST_KEY}, rule={{name='ftrl', alpha=0.1}}}}"
 
 
@@ -58,7 +58,7 @@ def test_a_disk_that_stays_full_fails_the_job_after_all_its_work(either: Start, 
 def test_a_disk_that_is_full_for_a_while_does_no_harm(run: Start, disk: Path) -> None:
     filler = disk / "filler"
     filler.write_bytes(bytes(DISK - (64 << 10)))
-    changes = ["algorithm.passes=100", "checkpoint.every=0.2", "tables.w.rows=100_000"]
+    changes = [f"algorithm.passes={PASSES}", "checkpoint.every=0.2", "tables.w.rows=100_000"]
     job: Started = run(*changes, f"checkpoint.folder={disk}/run", folder=disk / "run")
     job.until(lambda: job.events("checkpoint failed"), "a checkpoint that fails")
     filler.unlink()
@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_for_a_while_does_no_harm(run: Start, disk: Path) ->
     assert "No space left on device" in job.output
     assert job.result()["exit"] == "finished"
     assert job.events("checkpoint")
-    assert len(job.events("epoch")) == 100
+    assert len(job.events("epoch")) == PASSES
     with Generation(generations(job.run)[0]) as generation:
         generation.verify(deep=True)
         assert generation.rows("w") > 250

@@ -1,8 +1,8 @@
-"""Real jobs in which one group of workers trains while another does something else with the live model."""
+"""A real job in which one group of workers trains while others do something else with the live model."""
 
 from pathlib import Path
 
-from tests.jobs.conftest import Start
+from tests.jobs.conftest import ROWS, TRAIN_ROWS, Start
 from tests.jobs.started import Started, mpips_run
 
 PROGRAMS = """
@@ -29,34 +29,26 @@ def tend(worker):
         worker.idle(lambda until=time.monotonic() + 0.05: time.monotonic() > until)
 """
 WATCH = "groups.watch={workers=1, program='watch'}"
-LONGER = "algorithm.passes=60"
+TEND = "groups.tenders={workers=1, program='tend'}", "tables.u={rows=1000}", "python=programs.py"
+PASSES = 30
 
 
-def test_a_group_watches_the_live_model_while_another_trains_it(run: Start) -> None:
-    job: Started = run(WATCH, LONGER, "roles.workers=2")
+def test_a_group_watches_the_live_model_and_another_runs_a_program_while_a_third_trains_it(
+    run: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "programs.py").write_text(PROGRAMS)
+    job: Started = run(WATCH, *TEND, f"algorithm.passes={PASSES}", "roles.workers=2", "fabric.separate_nodes=true")
     assert job.end() == 0, job.said
     result, rounds = job.result(), job.events("live evaluation")
     assert result["exit"] == "finished"
-    assert result["examples"] == 60 * 4_000  # what is watched is not trained on
+    assert result["examples"] == PASSES * TRAIN_ROWS  # what is watched is not trained on
     assert [event["round"] for event in rounds] == list(range(1, len(rounds) + 1))
     assert len(rounds) >= 3
-    assert {(event["group"], event["rows"]) for event in rounds} == {("watch", 1_000)}
+    assert {(event["group"], event["rows"]) for event in rounds} == {("watch", ROWS - TRAIN_ROWS)}
     assert rounds[-1]["auc"] > 0.8
     assert abs(rounds[-1]["auc"] - result["metrics"]["auc"]) < 0.05
-    assert [rank["role"] for rank in job.ranks()].count("worker") == 3
-
-
-def test_a_program_of_the_jobs_python_file_runs_beside_the_training(run: Start, tmp_path: Path) -> None:
-    (tmp_path / "programs.py").write_text(PROGRAMS)
-    job: Started = run(
-        "python=programs.py",
-        "groups.tenders={workers=1, program='tend'}",
-        "tables.u={rows=1000}",
-        "fabric.separate_nodes=true",
-        LONGER,
-    )
-    assert job.end() == 0, job.said
-    metrics = job.result()["metrics"]
+    assert [rank["role"] for rank in job.ranks()].count("worker") == 4
+    metrics = result["metrics"]
     assert metrics["mark"] == 4.0
     assert metrics["of"] == 1.0
     assert metrics["auc"] > 0.8

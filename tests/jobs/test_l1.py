@@ -18,14 +18,8 @@ FILTERS = ["kkt", "quantise", "significance", "key_cache", "compression"]
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the flights are kept parsed, so that the checkout stays as it is."""
-    return f"data.cache={tmp_path_factory.mktemp('flights')}"
-
-
-def arguments(cache: str, *changes: str) -> list[str]:
-    values = [cache, "checkpoint.folder=run", *changes]
+def arguments(flights_cache: str, *changes: str) -> list[str]:
+    values = [flights_cache, "checkpoint.folder=run", *changes]
     return [str(JOB), *(word for value in values for word in ("--set", value))]
 
 
@@ -43,8 +37,8 @@ def arrived(job: Started) -> None:
     assert job.result()["examples"] == len(reports) * TRAIN_ROWS
 
 
-def test_the_job_arrives_at_the_optimum_and_leaves_its_model(start: Start, cache: str) -> None:
-    job: Started = start(mpips_run(*arguments(cache)))
+def test_the_job_arrives_at_the_optimum_and_leaves_its_model(start: Start, flights_cache: str) -> None:
+    job: Started = start(mpips_run(*arguments(flights_cache)))
     assert job.end(120) == 0, job.said
     arrived(job)
     result = job.result()
@@ -59,14 +53,14 @@ def test_the_job_arrives_at_the_optimum_and_leaves_its_model(start: Start, cache
 
 
 def test_it_arrives_there_between_nodes_through_filters_that_each_say_what_they_saved(
-    start: Start, launcher: Launcher, cache: str
+    start: Start, launcher: Launcher, flights_cache: str
 ) -> None:
     """Those that change values do it in the fourth digit, or not at all; the rest leave them as they are."""
     push = "[{name='kkt', tolerance=0.03}, {name='quantise'}, {name='key_cache'}, {name='compression'}]"
     pull = "[{name='significance'}, {name='key_cache'}, {name='compression'}]"
     changes = ["fabric.separate_nodes=true", "roles={servers=2, data_servers=1, workers=2}"]
     filters = [f"tables.w.push_filters={push}", f"tables.w.pull_filters={pull}"]
-    job: Started = start(mpirun(launcher, 6, "-m", "mpips", *arguments(cache, *changes, *filters)))
+    job: Started = start(mpirun(launcher, 6, "-m", "mpips", *arguments(flights_cache, *changes, *filters)))
     assert job.end(150) == 0, job.said
     arrived(job)
     traffic = job.result()["traffic"]

@@ -1,5 +1,5 @@
-"""Real jobs that lose workers, or whose workers stand still: the others do their work, and every row counts as often as
-there are passes.
+"""Real jobs that lose workers, and a server with one, or whose workers stand still: the others do their work, and every
+row counts as often as there are passes.
 """
 
 import os
@@ -11,7 +11,7 @@ from mpips.cli.launch import Launcher
 from tests.jobs.conftest import TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
-PASSES = 100
+PASSES = 60
 LONG = f"algorithm.passes={PASSES}"
 
 
@@ -21,19 +21,21 @@ def needs_ulfm(launcher: Launcher) -> None:
         pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
 
 
-@pytest.mark.parametrize("policy", ["replace", "redistribute"])
-def test_a_job_whose_worker_is_killed_does_all_its_work(run: Start, policy: str) -> None:
-    job: Started = run(LONG, "roles.workers=2", "roles.spares=1", f"recovery.on_worker_loss={policy}")
+@pytest.mark.parametrize(("policy", "roles"), [("replace", ["worker", "server"]), ("redistribute", ["worker"])])
+def test_a_job_whose_worker_is_killed_does_all_its_work(run: Start, policy: str, roles: list[str]) -> None:
+    changes = ("roles.servers=2", "roles.workers=2", f"roles.spares={len(roles)}")
+    job: Started = run(LONG, *changes, f"recovery.on_worker_loss={policy}")
     job.until_training(3)
-    os.kill(job.pid_of("worker"), signal.SIGKILL)
+    for role in roles:
+        os.kill(job.pid_of(role), signal.SIGKILL)
     assert job.end(60) == 0, job.said
     result = job.result()
     assert result["exit"] == "finished"
     assert result["examples"] == PASSES * TRAIN_ROWS
     assert result["metrics"]["auc"] > 0.8
     assert sorted(event["epoch"] for event in job.events("epoch")) == list(range(1, PASSES + 1))
-    stages = [event["stage"] for event in job.events("recovery")]
-    assert sorted(stages) == ["acknowledged", "detected", "view", "whole"]
+    stages = sorted(event["stage"] for event in job.events("recovery"))
+    assert stages == sorted(["detected", "view", "acknowledged", "whole"] * len(roles))
 
 
 def test_a_worker_that_stands_still_holds_nobody_up_and_goes_on_when_it_can(run: Start) -> None:

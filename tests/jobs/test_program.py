@@ -7,9 +7,8 @@ import pytest
 
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
-from tests.jobs.started import QUICK, Started, mpirun
+from tests.jobs.started import QUICK, SOON, Started, mpirun
 
-SOON = 20.0
 PROGRAM = """
 import json, sys
 import numpy as np

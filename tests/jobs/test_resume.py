@@ -10,7 +10,7 @@ import pytest
 
 from mpips.checkpoint import Generation, generations
 from tests.jobs.conftest import FOREVER, TRAIN_ROWS, Start
-from tests.jobs.started import Started
+from tests.jobs.started import SOON, Started
 
 
 def newest(run: Path) -> dict[str, Any]:
@@ -153,6 +153,6 @@ def test_nothing_fit_to_resume_is_one_clear_error(
     before = sorted(path.name for path in generations_of_two[0].parent.rglob("*.h5"))
     start = run if how == "mpips run" else plain
     job: Started = start("--resume", "roles.servers=1", *changes)
-    assert job.end(20) not in (0, None), job.said
+    assert job.end(SOON) not in (0, None), job.said
     assert reason in job.complaint
     assert sorted(path.name for path in generations_of_two[0].parent.rglob("*.h5")) == before

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.conftest import Start
-from tests.jobs.started import Started
+from tests.jobs.started import SOON, Started
 
-SOON = 20.0
 RULES = """
 from typing import NamedTuple
 

@@ -38,8 +38,7 @@ def reference() -> dict[int, tuple[float, ...]]:
     "changes",
     [
         ("roles.servers=1",),
-        ("roles.servers=3", DENSE),
-        ("roles.servers=1", DENSE, "roles.data_servers=0"),
+        ("roles.servers=3", DENSE, "roles.data_servers=0"),
         ("roles.servers=2", DENSE, FAR),
         ("roles.servers=3", FAR),
     ],

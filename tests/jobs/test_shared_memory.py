@@ -1,4 +1,4 @@
-"""A /dev/shm that is too small for the arenas."""
+"""A /dev/shm that is too small for the arenas; it is the job's own, and what is left there is the job's."""
 
 import os
 import shlex
@@ -9,10 +9,9 @@ import pytest
 
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
-from tests.jobs.started import QUICK, Started, mpips_run, mpirun
+from tests.jobs.started import FOLDERS, QUICK, SOON, Started, mpips_run, mpirun
 
 SMALL = "mount -t tmpfs -o size=48m tmpfs /dev/shm"
-SOON = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -26,22 +25,30 @@ def small_shared_memory() -> None:
 
 
 def with_small_shared_memory(command: list[str]) -> list[str]:
-    return ["unshare", "-m", "sh", "-c", f"{SMALL} && exec {shlex.join(command)}"]
+    """The command with such a /dev/shm, where Open MPI has its way; `left` lists what is there in the end."""
+    before, after = f"{SMALL} && unset {' '.join(FOLDERS)}", "code=$?; ls -A /dev/shm > left; exit $code"
+    return ["unshare", "-m", "sh", "-c", f"{before} && {shlex.join(command)}; {after}"]
 
 
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
-def test_arenas_larger_than_it_are_refused(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
+def test_arenas_larger_than_it_are_refused(
+    start: Start, job_file: Path, tmp_path: Path, launcher: Launcher, how: str
+) -> None:
     command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file, options=QUICK)
     job: Started = start(with_small_shared_memory(command))
     assert job.end(SOON) not in (0, None), job.said
     assert "the arenas of a node take 145 MB, /dev/shm has 50 MB free" in job.complaint
     assert "lower [memory]" in job.complaint
+    assert (tmp_path / "left").read_text() == ""
 
 
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
-def test_default_arenas_fit_into_it(start: Start, job_file: Path, launcher: Launcher, how: str) -> None:
+def test_default_arenas_fit_into_it_and_leave_nothing(
+    start: Start, job_file: Path, tmp_path: Path, launcher: Launcher, how: str
+) -> None:
     job_file.write_text(job_file.read_text().partition("[memory]")[0])
     command = mpips_run(job_file) if how == "mpips run" else mpirun(launcher, 4, "-m", "mpips", job_file, options=QUICK)
     job: Started = start(with_small_shared_memory(command))
     assert job.end() == 0, job.said
     assert job.result()["metrics"]["auc"] > 0.8
+    assert (tmp_path / "left").read_text() == ""

@@ -1,9 +1,13 @@
-"""A job under mpirun, of which a rank that nobody can replace kills itself: lose_a_rank.py RANK SECONDS PLACE."""
+"""A job under mpirun, of which a rank that nobody can replace kills itself, and writes into a file when:
+lose_a_rank.py RANK SECONDS PLACE FILE.
+"""
 
 import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
@@ -12,9 +16,16 @@ import mpips
 import mpips.rank  # what takes long is done before the clock starts
 
 victim, seconds, place = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+
+
+def die():
+    Path(sys.argv[4]).write_text(str(time.monotonic()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 MPI.COMM_WORLD.Barrier()
 if MPI.COMM_WORLD.rank == victim:
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer = threading.Timer(seconds, die)
     timer.daemon = True
     timer.start()
 
