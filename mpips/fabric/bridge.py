@@ -20,6 +20,7 @@ from mpips.fabric import ulfm
 
 TAG = 11
 LEAVE, BEGIN = -2, -1  # what a child is told instead of a peer that comes
+BACKING, SHARED_MEMORY = "OMPI_MCA_btl_sm_backing_directory", "/dev/shm"
 SECONDS = 20.0  # nothing here takes so long, also on a loaded machine
 START = (  # MPI first: the parent waits until it is there
     "import mpi4py; mpi4py.rc.thread_level = 'funneled'; from mpi4py import MPI; import runpy, sys; "
@@ -71,6 +72,12 @@ def _merge(between: MPI.Intercomm, high: bool) -> MPI.Intracomm:
     return merged
 
 
+def _connect(comm: MPI.Intracomm, other: int) -> None:
+    """Exchange a message: the connection is made at the first."""
+    word = np.zeros(1, np.int64)
+    comm.Sendrecv([word, MPI.INT64_T], other, TAG, [np.zeros(1, np.int64), MPI.INT64_T], other, TAG)
+
+
 def _pair(group: MPI.Group, rank: int, peer: int) -> MPI.Intracomm:
     """A communicator of the two processes of a group: `peer`, and the parent of what becomes `rank`."""
     return MPI.Intracomm.Create_from_group(group, f"mpips {rank} {peer}", MPI.INFO_NULL, MPI.ERRORS_RETURN)
@@ -81,7 +88,9 @@ def meet(rank: int, group: MPI.Group, parent: int, me: int) -> Link:
     with deadline(f"rank {me}: to meet rank {rank}"):
         pair = _pair(group, rank, me)
         with _revoked(pair):
-            return Link(_merge(MPI.COMM_SELF.Create_intercomm(0, pair, 1, TAG), False), [me, parent, rank])
+            merged = _merge(MPI.COMM_SELF.Create_intercomm(0, pair, 1, TAG), False)
+            _connect(merged, 2)
+            return Link(merged, [me, parent, rank])
 
 
 class Child:
@@ -99,6 +108,7 @@ class Child:
 
         module = __main__.__spec__.name.removesuffix(".__main__") if __main__.__spec__ is not None else None
         program = ["module", module, *sys.argv[1:]] if module else ["file", *sys.argv]
+        os.makedirs(os.environ.get(BACKING, SHARED_MEMORY), exist_ok=True)  # a run's own folder goes when it is empty
         info = MPI.Info.Create()
         info.Set("PMIX_HOST", MPI.Get_processor_name())
         info.Set("PMIX_MAPBY", "slot:oversubscribe")
@@ -183,7 +193,9 @@ def be_born() -> Birth:
                 if peer == BEGIN:
                     return Birth(rank, parent, nodes, links)
                 between = comm.Create_intercomm(0, MPI.Intracomm(MPI.COMM_NULL), 0, TAG)
-                links[peer] = Link(_merge(between, True), [peer, parent, rank])
+                merged = _merge(between, True)
+                _connect(merged, 0)
+                links[peer] = Link(merged, [peer, parent, rank])
     except MPI.Exception:
         os.kill(os.getpid(), signal.SIGKILL)
         raise
