@@ -20,7 +20,6 @@ from mpips.fabric import ulfm
 
 TAG = 11
 LEAVE, BEGIN = -2, -1  # what a child is told instead of a peer that comes
-BACKING, SHARED_MEMORY = "OMPI_MCA_btl_sm_backing_directory", "/dev/shm"
 SECONDS = 20.0  # nothing here takes so long, also on a loaded machine
 START = (  # MPI first: the parent waits until it is there
     "import mpi4py; mpi4py.rc.thread_level = 'funneled'; from mpi4py import MPI; import runpy, sys; "
@@ -108,7 +107,6 @@ class Child:
 
         module = __main__.__spec__.name.removesuffix(".__main__") if __main__.__spec__ is not None else None
         program = ["module", module, *sys.argv[1:]] if module else ["file", *sys.argv]
-        os.makedirs(os.environ.get(BACKING, SHARED_MEMORY), exist_ok=True)  # a run's own folder goes when it is empty
         info = MPI.Info.Create()
         info.Set("PMIX_HOST", MPI.Get_processor_name())
         info.Set("PMIX_MAPBY", "slot:oversubscribe")

@@ -108,7 +108,6 @@ class MpiFabric(Fabric):
         for rank, link in birth.links.items():
             self._add_link(rank, link)
         self.lost |= set(range(self.size)) - {self.rank, *birth.links}
-        _unlink_mapped_segments()
 
     def _add_link(self, rank: int, link: bridge.Link) -> None:
         self._links[rank] = link
