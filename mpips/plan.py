@@ -91,6 +91,13 @@ def arenas(memory: Memory, view: View, nodes: Sequence[int], free: int, data: bo
     return sizes
 
 
+def arena_of_any_role(memory: Memory) -> int:
+    """Bytes of the arena of a rank that comes to a running job; it takes no shared memory."""
+    names = ("server", "data_server", "worker")
+    sizes: list[int] = [getattr(memory, name) or getattr(AUTOMATIC, name) for name in names]
+    return max(sizes)
+
+
 class Scale(NamedTuple):
     """A change of the job's size, planned beforehand: so many servers and workers, None for as many as there are.
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpips.births import Births
 from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
 from mpips.kernels.checksum import fletcher32
 from mpips.line import Line
-from mpips.messages import Failed, Hello, Message, NewView, Snapshot, Stop, ViewTaken
+from mpips.messages import Failed, FromScheduler, Hello, Message, NewView, Snapshot, Stop, ViewTaken, decode
 from mpips.plan import Plan
 from mpips.record import Record, RunFolderError
 from mpips.scheduler.conductor import Conductor
@@ -91,6 +92,7 @@ class Rank:
         self._line = Line(fabric, view.scheduler)
         self._calls = Calls(self._received, self._issued)
         self._standby = Standby(fabric, plan)
+        Births(fabric, self._line, lambda: self.view)
         self._desk: Desk | None = None
         self._server: Server | None = None
         self._data_server: DataServer | None = None
@@ -199,6 +201,8 @@ class Rank:
         if self._fabric.rank in new.lost:
             raise SentAway(f"rank {self._fabric.rank} was taken for dead")
         self.view = new
+        if len(new.nodes) > len(old.nodes):
+            self._fabric.admit(new.nodes, set(new.lost) - set(range(len(old.nodes))))
         self._fabric.ignored |= set(new.lost)
         if set(new.lost) - set(old.lost) - self._fabric.lost:
             self._fabric.space.keep()
@@ -412,3 +416,28 @@ class Rank:
         """Say how the job ended, in place of a scheduler that can't."""
         if record.first_result({"exit": "failed", "reason": reason, "metrics": {}, "roles": self.view.counts()}):
             record.event({"event": "end", "exit": "failed", "reason": reason})
+
+
+def join(fabric: Fabric, plan: Plan, mpi: str = "") -> Rank:
+    """The rank of a process that has come to a running job, when its first view is there.
+
+    Raises
+    ------
+    PeerLost
+        when its parent dies before.
+    Deadline
+        when no view comes.
+    """
+    early: list[tuple[int, Message]] = []
+    fabric.on_unknown = lambda source, message: early.append((source, message))
+
+    def views() -> list[View]:
+        said = [decode(message.message) for _, message in early if isinstance(message, FromScheduler)]
+        return [message.view for message in said if isinstance(message, NewView)]
+
+    parent = fabric.parent
+    fabric.wait(lambda: bool(views()), "its first view", lambda: set() if parent is None else {parent})
+    rank = Rank(fabric, views()[0], plan, mpi=mpi)
+    for source, message in early:
+        fabric.dispatch(source, message)
+    return rank

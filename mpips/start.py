@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpips.errors import Error
-from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arenas, check_scales
+from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arena_of_any_role, arenas, check_scales
 from mpips.record import forget_end
 from mpips.rule import fitted
 from mpips.table import TableSpec
 from mpips.views.view import Roles, assign
 
 if TYPE_CHECKING:
-    from mpips.rank import Outcome
+    from mpips.rank import Outcome, Rank
     from mpips.scheduler.conductor import Conductor
 
 PR_SET_PDEATHSIG = 1
@@ -43,9 +43,12 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
     _die_with_parent()
     from mpi4py import MPI
 
+    from mpips.fabric import bridge
     from mpips.fabric.mpi import MpiFabric, library, world
     from mpips.rank import Rank
 
+    if bridge.is_child():
+        _come(plan)
     try:
         here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
@@ -65,18 +68,10 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
             _complain("failed", str(error))
         _leave(True, 1)
     rank = Rank(fabric, view, plan, resume, library())
-    _on_signals(rank.wish_to_end)
-    try:
-        outcome = rank.live()
-        if outcome.exit == "lost":
-            os.kill(os.getpid(), signal.SIGKILL)  # any other way out would end the job
-    except BaseException:
-        traceback.print_exc()
-        os.kill(os.getpid(), signal.SIGKILL)  # the others learn of it by that alone
-        raise
+    outcome = _lead(rank)
     together = fabric.close()
     # mpirun takes a rank that leaves with a code other than 0 for a reason to go at once: one does, when all is said
-    alive = set(range(len(nodes))) - fabric.lost
+    alive = set(range(fabric.size)) - fabric.lost
     scheduler = rank.view.scheduler
     speaks = here.rank == (scheduler if scheduler in alive else min(alive))
     if outcome.exit != "finished":
@@ -98,6 +93,40 @@ def _leave(together: bool, code: int) -> NoReturn:
     if together:
         MPI.Finalize()
     os._exit(code)
+
+
+def _lead(rank: "Rank") -> "Outcome":
+    """Live the life of a rank; a process whose rank is lost, or in which something is wrong, ends here."""
+    _on_signals(rank.wish_to_end)
+    try:
+        outcome = rank.live()
+        if outcome.exit == "lost":
+            os.kill(os.getpid(), signal.SIGKILL)  # any other way out would end the job
+    except BaseException:
+        traceback.print_exc()
+        os.kill(os.getpid(), signal.SIGKILL)  # the others learn of it by that alone
+        raise
+    return outcome
+
+
+def _come(plan: Plan) -> NoReturn:
+    """The life of a process that has come to a running job."""
+    from mpips.fabric import Deadline, PeerLost, bridge
+    from mpips.fabric.mpi import MpiFabric, library
+    from mpips.rank import join
+
+    birth = bridge.be_born()
+    fabric = MpiFabric(birth.nodes, arena_of_any_role(plan.memory), REMEDY.format(role="server"), birth)
+    try:
+        rank = join(fabric, plan, library())
+    except (Deadline, PeerLost):
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise
+    outcome = _lead(rank)
+    if outcome.exit != "finished" and rank.view.scheduler == fabric.rank and "MPIPS_RUN" not in os.environ:
+        _complain(outcome.exit, outcome.reason)
+    fabric.close()
+    os._exit(int(outcome.exit != "finished" and rank.view.scheduler == fabric.rank))
 
 
 def run(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mpips.fabric import Fabric
+from mpips.fabric import Deadline, Fabric, PeerLost
 from mpips.fabric.sim import SimFabric, Simulation
 from mpips.messages import CreateTables, Message, ToScheduler, decode
 from mpips.plan import MB, Memory, Plan
-from mpips.rank import Outcome, Rank
+from mpips.rank import Outcome, Rank, join
 from mpips.record import forget_end
 from mpips.rule import fitted
 from mpips.server.server import Server
@@ -65,7 +65,13 @@ class SimulatedJob:
         """Run it to its end, which must come before `limit` simulated seconds."""
 
         def live(fabric: SimFabric) -> Outcome:
-            self.ranks[fabric.rank] = Rank(fabric, self.view, self.plan, self.resume)
+            if fabric.parent is None:
+                self.ranks[fabric.rank] = Rank(fabric, self.view, self.plan, self.resume)
+            else:
+                try:
+                    self.ranks[fabric.rank] = join(fabric, self.plan)
+                except (Deadline, PeerLost):
+                    fabric.fall()
             return self.ranks[fabric.rank].live()
 
         forget_end(self.plan.run)

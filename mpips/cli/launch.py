@@ -18,6 +18,7 @@ OPEN_MPI = "Open MPI"
 COMPONENTS = {"pml": "ob1", "btl": "self,sm,tcp", "osc": "^ucx"}
 SHARED_MEMORY = ("btl_sm_backing_directory", "osc_sm_backing_directory", "osc_rdma_backing_directory")
 HOST_LOSS = {
+    "coll": "^han",  # no process could be started on several hosts with it
     "mpi_ft_detector": "1",
     "mpi_ft_detector_period": "0.3",
     "mpi_ft_detector_timeout": "2",

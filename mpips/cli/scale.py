@@ -1,4 +1,4 @@
-"""`mpips scale`: ask a running job for other numbers of servers and workers, and wait until it has them."""
+"""`mpips scale`: ask a running job for other numbers of servers and workers, or more spares, and wait for them."""
 
 import time
 from collections.abc import Sequence
@@ -24,13 +24,14 @@ class ScaleError(Error, RuntimeError):
 def scale(
     run: Annotated[Path, typer.Argument(help="The run folder of the job.", metavar="RUN", show_default=False)],
     sizes: Annotated[
-        list[str], typer.Argument(help="servers=N, workers=N or both.", metavar="ROLE=N...", show_default=False)
+        list[str],
+        typer.Argument(help="servers=N, workers=N or both; or spares=+N.", metavar="ROLE=N...", show_default=False),
     ],
 ) -> None:
     """Give a running job other numbers of servers and workers: mpips scale RUN servers=3 workers=4.
 
-    What is added is taken from the job's spares, what leaves joins them. Waits until it is done; Ctrl-C waits no
-    longer, and the job goes on with it.
+    What is added is taken from the job's spares, what leaves joins them; spares=+2 starts two more. Waits until it is
+    done; Ctrl-C waits no longer, and the job goes on with it.
     """
     wanted = _sizes(sizes)
     _check(run)
@@ -60,8 +61,12 @@ def _sizes(words: Sequence[str]) -> Sizes:
         elif name in counts:
             wrong.append(f"{word}: {name} is there twice")
         else:
-            counts[name] = int(value) if value.isdecimal() else value
-    wrong += [f"{mistake.place}: {mistake.text}" for mistake in mistakes(Sizes, counts) if mistake.path]
+            more = value.removeprefix("+") if name == "spares" else value
+            if name == "spares" and more == value:
+                wrong.append(f"{word}: say how many more: spares=+N")
+            counts[name] = int(more) if more.isdecimal() else value
+    found = [mistake for mistake in mistakes(Sizes, counts) if mistake.path or not wrong]
+    wrong += [f"{mistake.place}: {mistake.text}".lstrip(": ") for mistake in found]
     if wrong:
         raise ScaleError("\n".join(wrong))
     return msgspec.convert(counts, Sizes)

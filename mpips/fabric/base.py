@@ -31,6 +31,10 @@ class Deadline(Error, TimeoutError):
     """What was waited for did not come in time."""
 
 
+class NoBirth(Error, RuntimeError):
+    """A process can't be started to become a rank of this job; the text says why."""
+
+
 class Fabric(ABC):
     """One rank's way to all others.
 
@@ -38,6 +42,7 @@ class Fabric(ABC):
     ----------
     rank, size : this rank and how many there are.
     nodes : node number of every rank; ranks of one node can load each other's arenas directly.
+    parent : of a process that was started while the job ran: the rank that started it; else None.
     survives : whether the others go on when a rank dies.
     memory : (bytes,) uint8, the arenas of all ranks on this node, one after the other.
     arena : (bytes,) uint8, this rank's own part of `memory`.
@@ -54,6 +59,7 @@ class Fabric(ABC):
     rank: int
     size: int
     nodes: list[int]
+    parent: int | None = None
     survives: bool
     memory: np.ndarray[Any, np.dtype[np.uint8]]
     arena: np.ndarray[Any, np.dtype[np.uint8]]
@@ -109,6 +115,57 @@ class Fabric(ABC):
     @abstractmethod
     def aside(self, work: Callable[[], T]) -> "Future[T]":
         """Run something long that sends no message, beside the rank's own loop."""
+
+    # --- more ranks, also each its own way; `mpips.births` has the order of things ------------------------------------
+
+    @abstractmethod
+    def bear(self, rank: int) -> None:
+        """Start a process on this node, this rank's child, which is to become `rank`; takes a second at most.
+
+        Raises
+        ------
+        NoBirth
+            when that is not possible.
+        """
+
+    @abstractmethod
+    def child_is_ready(self) -> bool:
+        """Whether the child has come far enough to be introduced to others.
+
+        Raises
+        ------
+        NoBirth
+            when it has died.
+        """
+
+    @abstractmethod
+    def introduce(self, rank: int, peer: int) -> None:
+        """The parent's part in making the child, which becomes `rank`, and `peer` known to each other; `peer` is at
+        `meet`, or about to be.
+
+        Raises
+        ------
+        NoBirth
+            when the child, or the peer, can't be reached.
+        """
+
+    @abstractmethod
+    def meet(self, rank: int, parent: int) -> None:
+        """The peer's part. When it fails the parent sees it, too."""
+
+    @abstractmethod
+    def release_child(self) -> None:
+        """The child knows everyone: it may begin."""
+
+    @abstractmethod
+    def abandon_child(self) -> None:
+        """Nothing comes of the child: it is to end."""
+
+    def admit(self, nodes: list[int], absent: set[int]) -> None:
+        """There are ranks on these nodes now; those that are `absent` never came."""
+        self.size, self.nodes = len(nodes), list(nodes)
+        for rank in sorted(absent):
+            self._note_lost(rank)
 
     def busy(self) -> float:
         """Seconds that this rank has been at work, and not waiting with nothing to do."""

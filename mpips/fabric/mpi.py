@@ -19,14 +19,14 @@ mpi4py.rc.thread_level = "funneled"
 
 from mpi4py import MPI  # noqa: E402 - the thread level must be set before MPI starts
 
-from mpips.fabric import ulfm  # noqa: E402
+from mpips.fabric import bridge, ulfm  # noqa: E402
 from mpips.fabric.arena import Allocator  # noqa: E402
-from mpips.fabric.base import Fabric  # noqa: E402
+from mpips.fabric.base import Fabric, NoBirth  # noqa: E402
 
 T = TypeVar("T")
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
-TAG = 7
+TAG, READ, ANSWER = 7, 9, 10
 PAGE = 4096
 SHARED_MEMORY = "/dev/shm"
 SPIN_SECONDS = 20e-6
@@ -69,32 +69,63 @@ def library() -> str:
 
 
 class MpiFabric(Fabric):
-    """A rank of `MPI.COMM_WORLD`; making one is collective.
+    """A rank of `MPI.COMM_WORLD`; making one is collective. Or a process that has come to a running job.
+
+    Such a process is in no window, and reads to and from it are messages, also on its node.
 
     Parameters
     ----------
     nodes : node number of every rank, from `world`; ranks given different numbers reach each other by `Rget` alone.
     size : bytes of this rank's arena.
     remedy : what the user can do when the arena is full.
+    birth : of a process that has come to a running job.
     """
 
-    def __init__(self, nodes: list[int], size: int, remedy: str = "") -> None:
+    def __init__(self, nodes: list[int], size: int, remedy: str = "", birth: bridge.Birth | None = None) -> None:
         super().__init__()
+        self.survives = ulfm.ENABLED
+        self._status = MPI.Status()
+        self._sends: deque[tuple[MPI.Request, Bytes | bytes]] = deque()
+        self._reads: deque[tuple[MPI.Request, Bytes, Callable[[], None]]] = deque()
+        self._places: list[int | None]  # of the arenas that this rank has in its memory
+        self._window: MPI.Win | None = None
+        self._links: dict[int, bridge.Link] = {}  # to ranks that have come, or from this one if it has
+        self._comms: deque[tuple[MPI.Intracomm, list[int], int]] = deque()  # with the ranks in each, and a tag to probe
+        self._child: bridge.Child | None = None
+        if birth is None:
+            self._join_world(nodes, size, remedy)
+        else:
+            self._come(birth, size, remedy)
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # ns: short sleeps are to be short
+
+    def _come(self, birth: bridge.Birth, size: int, remedy: str) -> None:
+        self.rank, self.parent, self.nodes = birth.rank, birth.parent, birth.nodes
+        self.size = len(birth.nodes)
+        self.memory = self.arena = np.zeros(size, np.uint8)
+        self.space = Allocator(size, remedy)
+        self._places = [None] * self.rank + [0]
+        self._comm = MPI.COMM_SELF
+        for rank, link in birth.links.items():
+            self._add_link(rank, link)
+        self.lost |= set(range(self.size)) - {self.rank, *birth.links}
+
+    def _add_link(self, rank: int, link: bridge.Link) -> None:
+        self._links[rank] = link
+        self._comms.append((link.comm, link.ranks, MPI.ANY_TAG))
+
+    def _join_world(self, nodes: list[int], size: int, remedy: str) -> None:
         comm = MPI.COMM_WORLD
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size, self.nodes = comm.rank, comm.size, nodes
-        self.survives = ulfm.ENABLED
         self._comm = comm
-        self._status = MPI.Status()
-        self._sends: deque[tuple[MPI.Request, bytes]] = deque()
-        self._reads: deque[tuple[MPI.Request, Bytes, Callable[[], None]]] = deque()
+        self._comms.append((comm, list(range(comm.size)), TAG))
         node = MPI.Intracomm(comm.Split(nodes[comm.rank], comm.rank))
         size = max(PAGE, (size + PAGE - 1) // PAGE * PAGE)
         self._shared = MPI.Win.Allocate_shared(size, 1, comm=node)
         mine = [rank for rank in range(comm.size) if nodes[rank] == nodes[comm.rank]]
         spans = [self._shared.Shared_query(i)[0] for i in range(node.size)]
         start = spans[0].address
-        self._places: list[int | None] = [None] * comm.size
+        self._places = [None] * comm.size
         for rank, span in zip(mine, spans, strict=True):
             self._places[rank] = span.address - start
         total = spans[-1].address + spans[-1].nbytes - start
@@ -104,14 +135,12 @@ class MpiFabric(Fabric):
         self.arena = self.memory[own : own + size]
         self.space = Allocator(size, remedy)
         node.Free()
-        self._window: MPI.Win | None = None
         if len(set(nodes)) > 1:
             self._window = MPI.Win.Create(self.arena, 1, comm=comm)
             self._window.Lock_all()
         self._meet()
         comm.Barrier()
         _unlink_mapped_segments()
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # ns: short sleeps are to be short
 
     def _meet(self) -> None:
         """Exchange a message, and a read between nodes, with every peer: connections are made at the first contact."""
@@ -128,7 +157,65 @@ class MpiFabric(Fabric):
         return time.perf_counter()
 
     def place(self, rank: int) -> int | None:
-        return self._places[rank]
+        return self._places[rank] if rank < len(self._places) else None
+
+    # --- more ranks -------------------------------------------------------------------------------------------------
+
+    def bear(self, rank: int) -> None:
+        if not self.survives:
+            raise NoBirth("new ranks take Open MPI 5 with ULFM, as mpips run starts it")
+        nodes = [*self.nodes, *[self.nodes[self.rank]] * (rank + 1 - self.size)]
+        try:
+            self._child = bridge.Child(rank, nodes, self.rank)
+        except MPI.Exception as error:
+            raise NoBirth(f"MPI can't start a process: {error.Get_error_string()}") from None
+
+    def child_is_ready(self) -> bool:
+        child = self._child
+        assert child is not None
+        try:
+            if not child.is_ready():
+                return False
+            self._add_link(child.rank, child.adopt())
+        except MPI.Exception as error:
+            self._learn(error)
+            raise NoBirth("the new process has died") from None
+        return True
+
+    def introduce(self, rank: int, peer: int) -> None:
+        assert self._child is not None
+        try:
+            self._child.introduce(peer, self._group(peer, peer, self.rank))
+        except MPI.Exception as error:
+            self._learn(error)
+            raise NoBirth(f"rank {rank} and rank {peer} could not be introduced") from None
+
+    def meet(self, rank: int, parent: int) -> None:
+        try:
+            self._add_link(rank, bridge.meet(rank, self._group(parent, self.rank, parent), parent, self.rank))
+        except MPI.Exception as error:
+            self._learn(error)
+
+    def _group(self, known: int, *ranks: int) -> MPI.Group:
+        """Processes of these ranks, in this order; all are in the communicator by which this one knows another."""
+        link = self._links.get(known)
+        if link is None:
+            return self._comm.group.Incl(list(ranks))
+        return link.comm.group.Incl([link.ranks.index(rank) for rank in ranks])
+
+    def release_child(self) -> None:
+        assert self._child is not None
+        try:
+            self._child.begin()
+        except MPI.Exception as error:
+            self._learn(error)
+
+    def abandon_child(self) -> None:
+        assert self._child is not None
+        with contextlib.suppress(MPI.Exception):
+            self._child.leave()
+
+    # --- messages and reads -----------------------------------------------------------------------------------------
 
     def _rget(self, rank: int, offset: int, data: Bytes) -> MPI.Request:
         assert self._window is not None
@@ -136,18 +223,47 @@ class MpiFabric(Fabric):
 
     def _read(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
         data = out.view(np.uint8).reshape(-1)
+        if rank in self._links:
+            self._ask(self._links[rank], rank, offset, data, then)
+            return
         self._reads.append((self._rget(rank, offset, data), data, then))  # the buffer must live until it is complete
 
     def _arrived(self) -> Callable[[], None] | None:
         for _ in range(min(READS_TESTED, len(self._reads))):
-            if self._reads[0][0].Test():
-                return self._reads.popleft()[2]
-            self._reads.rotate(-1)
+            try:
+                if self._reads[0][0].Test():
+                    return self._reads.popleft()[2]
+                self._reads.rotate(-1)
+            except MPI.Exception as error:  # a read from the dead never completes
+                self._reads.popleft()
+                self._learn(error)
         return None
 
-    def _post(self, dest: int, data: bytes) -> None:
+    def _ask(self, link: bridge.Link, rank: int, offset: int, data: Bytes, then: Callable[[], None]) -> None:
+        """Have another rank send what lies in its arena; answers come in the order of the questions."""
+        peer = link.ranks.index(rank)
+        question = np.array([offset, data.size], np.int64).view(np.uint8)
         try:
-            request = self._comm.Isend([data, MPI.BYTE], dest, TAG)
+            self._reads.append((link.comm.Irecv([data, MPI.BYTE], peer, ANSWER), data, then))
+            self._sends.append((link.comm.Isend([question, MPI.BYTE], peer, READ), question))
+        except MPI.Exception as error:
+            self._learn(error)
+
+    def _answer(self, comm: MPI.Intracomm, peer: int, question: bytes) -> None:
+        offset, size = np.frombuffer(question, np.int64).tolist()
+        data = self.arena[offset : offset + size]
+        self._sends.append((comm.Isend([data, MPI.BYTE], peer, ANSWER), data))
+
+    def _post(self, dest: int, data: bytes) -> None:
+        comm = self._comm
+        if self._links:
+            link = self._links.get(dest)
+            if link is not None:
+                comm, dest = link.comm, link.ranks.index(dest)
+            elif comm.size <= dest:  # it never came here
+                return
+        try:
+            request = comm.Isend([data, MPI.BYTE], dest, TAG)
             if not request.Test():
                 self._sends.append((request, data))
         except MPI.Exception as error:
@@ -157,23 +273,30 @@ class MpiFabric(Fabric):
         try:
             while self._sends and self._sends[0][0].Test():
                 self._sends.popleft()
-            message = MPI.Message.Iprobe(self._comm, MPI.ANY_SOURCE, TAG, self._status)
-            if message is None:
-                return None
-            source = self._status.Get_source()
-            data = bytearray(self._status.Get_count(MPI.BYTE))
-            message.Recv([data, MPI.BYTE])
-            return source, bytes(data)
+            for _ in range(len(self._comms)):
+                comm, ranks, tag = self._comms[0]
+                message = MPI.Message.Iprobe(comm, MPI.ANY_SOURCE, tag, self._status)
+                self._comms.rotate(-1)
+                if message is None:
+                    continue
+                source = self._status.Get_source()
+                data = bytearray(self._status.Get_count(MPI.BYTE))
+                question = self._status.Get_tag() == READ
+                message.Recv([data, MPI.BYTE])
+                if not question:
+                    return ranks[source], bytes(data)
+                self._answer(comm, source, bytes(data))
+            return None
         except MPI.Exception as error:
             self._learn(error)
             return None
 
     def _learn(self, error: MPI.Exception) -> None:
-        failed = ulfm.failed_ranks(self._comm)
+        failed = {ranks[rank] for comm, ranks, _ in self._comms for rank in ulfm.failed_ranks(comm)}
         if not failed and not ulfm.is_failure(error):
             raise error
         self._sends = deque((request, data) for request, data in self._sends if not _broken(request))
-        for rank in failed:
+        for rank in sorted(failed):
             self._note_lost(rank)
 
     def _relax(self, idle: float) -> None:
@@ -195,14 +318,15 @@ class MpiFabric(Fabric):
         return future
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Leave together with all others; False when not every rank came in time, or one is dead.
+        """Leave together with all others; False when not every rank came in time, one is dead, or one has come to the
+        running job.
 
         Then MPI can't be finalized: leave by `os._exit`.
         """
         deadline = self.now() + seconds
         everyone = None
         try:
-            while not self.lost and self.now() < deadline:
+            while not self.lost and not self._links and self.now() < deadline:
                 self._poll()
                 if everyone is None and not self._sends:
                     everyone = self._comm.Ibarrier()

@@ -12,20 +12,21 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from mpips.errors import Error
 from mpips.fabric.arena import Allocator
-from mpips.fabric.base import Deadline, Fabric
+from mpips.fabric.base import Deadline, Fabric, NoBirth
 from mpips.messages import decode
 
 T = TypeVar("T")
 
 LONGEST_SLEEP = 0.25
 SHORTEST_SLEEP = 1e-3  # every look at the world costs the simulation time; messages wake a rank at once
+BIRTH = (0.2, 1.0)  # seconds from when a process is started until it is ready
 DETECTION = (0.02, 0.045)  # seconds until a rank's death is seen, as measured for killed processes
 
 
@@ -68,6 +69,7 @@ class Simulation:
         self._events: list[tuple[float, float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._hub: Any = None
+        self._life: Callable[[SimFabric], None] = lambda fabric: None
         self._living = 0
         self._cuts: list[tuple[set[int], float, float]] = []
         places: list[int] = [0] * len(nodes)
@@ -168,7 +170,7 @@ class Simulation:
             other exception the story is added as a note.
         """
         self._hub = getcurrent()
-        results: list[T | None] = [None] * len(self.ranks)
+        results: dict[int, T] = {}
 
         def life(fabric: SimFabric) -> None:
             try:
@@ -176,21 +178,42 @@ class Simulation:
             finally:
                 self._living -= 1
 
-        self._living = len(self.ranks)
+        self._life = life
         for fabric in self.ranks:
-            fabric.life = greenlet(lambda fabric=fabric: life(fabric))
-            fabric.wake_at(0.0)
+            self._begin(fabric, 0.0)
         try:
             while self._events and self._living:
                 self.time, _, _, event, arguments = heapq.heappop(self._events)
                 if self.time > limit:
-                    waits = "\n".join(f"rank {f.rank}: {f.waiting or 'running'}" for f in self.ranks if not f.life.dead)
+                    waits = "\n".join(f"rank {f.rank}: {f.waiting or 'running'}" for f in self._alive())
                     raise Deadline(f"seed {self.seed}: not over after {limit:g} simulated seconds\n{waits}")
                 event(*arguments)
         except BaseException as error:
             error.add_note(self.story)
             raise
-        return results
+        return [results.get(rank) for rank in range(len(self.ranks))]
+
+    def _begin(self, fabric: "SimFabric", time: float) -> None:
+        self._living += 1
+        fabric.life = greenlet(lambda: self._life(fabric))
+        fabric.wake_at(time)
+
+    def _alive(self) -> list["SimFabric"]:
+        return [fabric for fabric in self.ranks if not fabric.dead and not fabric.life.dead]
+
+    def bear(self, parent: "SimFabric", rank: int) -> "SimFabric":
+        """Have a rank begin to live, some time from now."""
+        if rank < len(self.ranks):
+            raise NoBirth(f"rank {rank} was to be another's child")
+        size = parent.arena.size
+        for number in range(len(self.ranks), rank + 1):  # those before it never came
+            nodes = [*parent.nodes, *[parent.nodes[parent.rank]] * (number + 1 - len(parent.nodes))]
+            self.ranks.append(SimFabric(self, number, nodes, [0] * len(nodes), np.zeros(size, np.uint8), size))
+            self.ranks[-1].dead = number < rank
+        child = self.ranks[rank]
+        child.parent = parent.rank
+        self._begin(child, self.time + self._random.uniform(*BIRTH))
+        return child
 
     def _at(self, time: float, event: Callable[..., object], *arguments: Any) -> None:
         heapq.heappush(self._events, (time, self._random.random(), next(self._numbers), event, arguments))
@@ -255,6 +278,7 @@ class SimFabric(Fabric):
         self.arena = memory[places[rank] : places[rank] + size]
         self.space = Allocator(size)
         self.life: Any = None
+        self._child: SimFabric = self
         self.dead = False
         self.paused_until = 0.0
         self.last_message: int | None = None
@@ -272,7 +296,28 @@ class SimFabric(Fabric):
         return self._world.time
 
     def place(self, rank: int) -> int | None:
-        return self._places[rank] if self.nodes[rank] == self.nodes[self.rank] else None
+        return self._places[rank] if self._world.ranks[rank].memory is self.memory else None
+
+    def bear(self, rank: int) -> None:
+        self._child = self._world.bear(self, rank)
+
+    def child_is_ready(self) -> bool:
+        if self._child.dead or self._child.life.dead:
+            raise NoBirth("the new process has died")
+        return bool(self._child.life)
+
+    def introduce(self, rank: int, peer: int) -> None:
+        if self._child.dead or self._world.ranks[peer].dead:
+            raise NoBirth(f"rank {rank} and rank {peer} could not be introduced")
+
+    def meet(self, rank: int, parent: int) -> None:
+        pass
+
+    def abandon_child(self) -> None:
+        self._world._die(self._child.rank)
+
+    def release_child(self) -> None:
+        self._child.admit([*self.nodes, self.nodes[self.rank]], set())
 
     def _read(self, rank: int, offset: int, out: np.ndarray[Any, Any], then: Callable[[], None]) -> None:
         world = self._world
@@ -292,7 +337,7 @@ class SimFabric(Fabric):
     def _post(self, dest: int, data: bytes) -> None:
         self.sent += 1
         if self.sent == self.last_message:
-            self._fall()
+            self.fall()
         world = self._world
         world.messages += 1
         world.bytes += len(data)
@@ -303,7 +348,7 @@ class SimFabric(Fabric):
         if world._repeats(data):
             world._at(arrival + world._travel(), world.ranks[dest].take, self.rank, data)
 
-    def _fall(self) -> None:
+    def fall(self) -> NoReturn:
         """Die here and now."""
         self.dead = True
         self._world._announce(self.rank)
@@ -315,7 +360,7 @@ class SimFabric(Fabric):
             if isinstance(item, tuple):
                 self.received += 1
                 if self.received == self.last_received:
-                    self._fall()
+                    self.fall()
                 return item
             self._note_lost(item)
         return None

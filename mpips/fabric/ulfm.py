@@ -27,3 +27,8 @@ def failed_ranks(comm: MPI.Intracomm) -> list[int]:
         return []
     ranks = MPI.Group.Translate_ranks(group, range(group.size), comm.group)
     return [int(rank) for rank in ranks]
+
+
+def revoke(comm: MPI.Comm) -> None:
+    """End whatever any process waits for in a communicator."""
+    comm.Revoke()

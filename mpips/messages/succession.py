@@ -91,11 +91,12 @@ class Completed(Input, frozen=True):
 
 
 class Scaled(Input, frozen=True):
-    """Somebody asks, under a name, for so many servers and workers."""
+    """Somebody asks, under a name, for so many servers and workers, and for so many spares more."""
 
     name: str
     servers: int | None
     workers: int | None
+    spares: int | None = None
 
 
 class Conducted(Input, frozen=True):

@@ -10,6 +10,31 @@ class NewView(Message, frozen=True):
     view: View
 
 
+class Bear(Message, frozen=True):
+    """Scheduler → any rank that was there at the start: start a process on your node, which is to become this rank."""
+
+    rank: int
+
+
+class Meet(Message, frozen=True):
+    """Parent of a rank that comes to the job → any other: it is to know you; say that you are coming, and come."""
+
+    rank: int
+
+
+class Coming(Message, frozen=True):
+    """Any rank → parent of a rank that comes to the job: I am about to meet it."""
+
+    rank: int
+
+
+class Born(Message, frozen=True):
+    """Parent → scheduler: the rank that I was to start knows all others that live; or why there is none."""
+
+    rank: int
+    error: str | None = None
+
+
 class ViewTaken(Message, frozen=True):
     """Any rank → scheduler: I act by this view."""
 

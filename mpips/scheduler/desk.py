@@ -195,7 +195,7 @@ class Desk:
         if self.replica.scheduler.due(now):
             self._take(Ticked(now))
         for name, sizes in self._requests.new(now) if self._requests is not None else ():
-            self._take(Scaled(now, name, sizes.servers, sizes.workers))
+            self._take(Scaled(now, name, sizes.servers, sizes.workers, sizes.spares))
         return self._send_inputs()
 
     def lost(self, rank: int, silent: bool = False) -> None:
@@ -243,6 +243,9 @@ class Desk:
             self._fabric.send(rank, NewView(new))
         self._call_standbys()
         self._write_ranks()
+        for rank in range(len(old.nodes), len(new.nodes)):
+            if rank in self._fabric.lost and rank not in new.lost:  # it died before it had a place in a view
+                self.lost(rank)
 
     def _call_standbys(self) -> None:
         """Have the standbys of the view mirror the state, and no others."""

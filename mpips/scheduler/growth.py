@@ -1,7 +1,13 @@
-"""More or fewer servers and workers while the job runs: by its plan, or because somebody asks. Pure."""
+"""More or fewer servers and workers while the job runs: by its plan, or because somebody asks. Pure.
+
+
+Servers and workers come from the spares. When there are too few of these, more can be asked for: processes that are
+started beside a rank that was there at the beginning, its *children*, one after the other.
+"""
 
 from typing import NamedTuple
 
+from mpips.messages import Bear
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.membership import CannotScale, Membership
@@ -36,6 +42,10 @@ class Growth:
         self._asked: set[str] = set()
         self._unanswered: dict[str, str] = {}
         self._under_way: list[Change] = []
+        self._first_ranks = len(membership.view.nodes)
+        self._births: list[tuple[str, int]] = []  # names of requests for spares, and how many of these are to come
+        self._born: list[int] = []  # of the first of these requests
+        self._parent: int | None = None  # who is to start the next
 
     def begin(self, now: float) -> None:
         """Training begins."""
@@ -87,6 +97,85 @@ class Growth:
         self._effects.log("scale", servers=servers, workers=workers, text=text)
         self._under_way.append(Change(servers, workers, self._tally.all_copied))
 
+    def ask_for_spares(self, name: str, count: int) -> None:
+        """Somebody asks for so many spares more, under a name; a name counts once."""
+        if name in self._asked:
+            return
+        self._asked.add(name)
+        if self._began is None:
+            self._effects.answer(name, "refused", "training has not begun yet")
+            return
+        text = f"starting {count} new {'rank' if count == 1 else 'ranks'}"
+        self._effects.log("scale", servers=None, workers=None, spares=count, text=text)
+        self._effects.answer(name, "under way", text)
+        self._births.append((name, count))
+        if len(self._births) == 1:
+            self._bear()
+
+    def _bear(self) -> None:
+        """Have the next rank started."""
+        if not self._births:
+            return
+        self._parent = self._fit_parent()
+        if self._parent is None:
+            self._give_up("no living rank was there at the start, and only beside such a rank can another be started")
+        else:
+            self._effects.send(self._parent, Bear(len(self._membership.view.nodes)))
+
+    def _fit_parent(self) -> int | None:
+        """A rank that was there at the start, on the node with the fewest living ranks. It does nothing else for a
+        second, so one that is missed little: a data server, a server, the scheduler; a worker may be long in its
+        program, and the others would wait for it.
+        """
+        view = self._membership.view
+        living = [rank for rank in range(len(view.nodes)) if rank not in view.lost]
+        on_node = [view.nodes[rank] for rank in living]
+
+        def cost(rank: int) -> tuple[int, bool, int, int]:
+            order = ["spare", "data server", "server", "scheduler", "worker"].index(view.role(rank))
+            return on_node.count(view.nodes[rank]), rank in view.standbys, order, rank
+
+        return min((rank for rank in living if rank < self._first_ranks), key=cost, default=None)
+
+    def born(self, source: int, rank: int, error: str | None) -> None:
+        """A parent has started a rank that all others know now, or could not."""
+        view = self._membership.view
+        if source != self._parent or rank != len(view.nodes):
+            return
+        self._parent = None
+        self._membership.add(view.nodes[source], came=error is None)
+        if error is not None:
+            self._give_up(error)
+            return
+        self._born.append(rank)
+        name, count = self._births[0]
+        if len(self._born) == count:
+            text = f"{count} more {'spare' if count == 1 else 'spares'}: {_listed(self._born)}"
+            self._effects.answer(name, "done", text)
+            self._next_request()
+        self._bear()
+
+    def lost(self, rank: int) -> None:
+        """A rank is dead; if it was about to start another, that one does not come."""
+        if rank == self._parent:
+            view = self._membership.view
+            self._parent = None
+            self._membership.add(view.nodes[rank], came=False)
+            self._give_up(f"rank {rank} died while it was starting another; ask again")
+
+    def _give_up(self, reason: str) -> None:
+        """The first request can't be met."""
+        name, count = self._births[0]
+        came = f"{len(self._born)} of {count} came, {_listed(self._born)}; " if self._born else ""
+        self._effects.log("note", text=f"no new rank: {came}{reason}")
+        self._effects.answer(name, "refused", came + reason)
+        self._next_request()
+        self._bear()
+
+    def _next_request(self) -> None:
+        del self._births[0]
+        self._born = []
+
     def settle(self) -> None:
         """Tell who has asked, and the log, that it is done, if all copies are where they are to be."""
         if not self._membership.settled:
@@ -98,3 +187,7 @@ class Growth:
         for name, text in self._unanswered.items():
             self._effects.answer(name, "done", text)
         self._unanswered.clear()
+
+
+def _listed(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

@@ -223,7 +223,7 @@ class Membership:
         if count < 1:
             raise CannotScale("a job needs a server")
         if count - len(target) > len(spares):
-            raise CannotScale(f"{count} servers need {count - len(target)} spares, there are {len(spares)}")
+            raise CannotScale(f"{count} servers need {_missing(count - len(target), len(spares))}")
         while len(target) < count:
             spare = self._best_spare(view, spares)
             assert spare is not None
@@ -244,7 +244,7 @@ class Membership:
         if count < 1:
             raise CannotScale("a job needs a worker")
         if count - len(ranks) > len(spares):
-            raise CannotScale(f"{count} workers need {count - len(ranks)} spares, there are {len(spares)}")
+            raise CannotScale(f"{count} workers need {_missing(count - len(ranks), len(spares))}")
         text = f"{len(ranks)} to {count} workers"
         while len(ranks) < count:
             ranks.append(spares.pop(0))
@@ -252,6 +252,15 @@ class Membership:
         spares = sorted([*spares, *ranks[count:]])
         groups, of_group = view.groups | {MAIN: ranks[:count]}, view.identities | {MAIN: identities[:count]}
         return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+
+    # --- new ranks --------------------------------------------------------------------------------------------------
+
+    def add(self, node: int, came: bool) -> None:
+        """There is one rank more, on a node, and a spare; one that never `came` counts as lost, and leaves a gap."""
+        view, rank = self.view, len(self.view.nodes)
+        spares, lost = ([*view.spares, rank], view.lost) if came else (view.spares, [*view.lost, rank])
+        nodes = [*view.nodes, node]
+        self._take(msgspec.structs.replace(view, number=view.number + 1, nodes=nodes, spares=spares, lost=lost))
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
@@ -313,3 +322,7 @@ class Membership:
         if self._release and self.settled and self._taken.issuperset(self._living()):
             self._release = False
             self.messages += [(server, Release(number)) for server in [*self.view.servers, *self.view.spares]]
+
+
+def _missing(needed: int, there: int) -> str:
+    return f"{needed} spares, there are {there}: have more started by mpips scale RUN spares=+{needed - there}"

@@ -67,12 +67,14 @@ class Replica:
         self.incomplete: Complete | None = None
         self.end: End | None = None
         self._events = 0
+        self._ranks = ranks  # that there have ever been
 
     def apply(self, given: m.Input) -> list[Action]:
         """Take an input in: what follows from it."""
         self.index += 1
         self.time = max(self.time, given.time)
         acknowledgements = self._take(given)
+        self._greet()
         effects, self.scheduler.effects = self.scheduler.effects, []
         return [*acknowledgements, *(action for effect in effects for action in self._follow(effect))]
 
@@ -100,11 +102,19 @@ class Replica:
             case m.Completed(_, error):
                 self.incomplete = None
                 scheduler.completed(error, now)
-            case m.Scaled(_, name, servers, workers):
-                scheduler.scale(name, servers, workers, now)
+            case m.Scaled(_, name, servers, workers, spares):
+                scheduler.scale(name, servers, workers, spares, now)
             case m.Conducted():
                 scheduler.conducted(now)
         return []
+
+    def _greet(self) -> None:
+        """Begin to talk with ranks that have come to the job."""
+        view = self.scheduler.view
+        for rank in range(self._ranks, len(view.nodes)):
+            if rank not in view.lost:
+                self.sessions[rank] = Session()
+        self._ranks = len(view.nodes)
 
     def _follow(self, effect: Any) -> list[Action]:
         match effect:

@@ -1,4 +1,5 @@
-"""Requests to a running job for other numbers of servers and workers, and the answers: small files in its run folder.
+"""Requests to a running job for other numbers of servers and workers, or for more spares, and the answers: small files
+in its run folder.
 
 Whoever asks writes ``scale-NAME.request`` under a name of its own; the scheduler's rank takes it away, and writes and
 rewrites ``scale-NAME.answer``, which who has asked takes away. Each file appears as a whole.
@@ -21,17 +22,22 @@ STEM, REQUEST, ANSWER = "scale-", ".request", ".answer"
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many servers and workers a job is to have; None: as many as it has."""
+    """How many servers and workers a job is to have, None: as many as it has; or how many spares more, which are new
+    processes. These are asked for by themselves.
+    """
 
     servers: Count | None = None
     workers: Count | None = None
+    spares: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.servers is None and self.workers is None:
-            raise ValueError("must say how many servers, workers or both")
+        if self.spares is None and self.servers is None and self.workers is None:
+            raise ValueError("must say how many servers, workers or both, or how many spares more")
+        if self.spares is not None and (self.servers is not None or self.workers is not None):
+            raise ValueError("ask for spares first, then for what they are to be")
 
     def __str__(self) -> str:
-        counts = ((self.servers, "server"), (self.workers, "worker"))
+        counts = ((self.servers, "server"), (self.workers, "worker"), (self.spares, "more spare"))
         return " and ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count is not None)
 
 

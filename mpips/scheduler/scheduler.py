@@ -79,6 +79,7 @@ class Scheduler:
             m.Saved: self._saved,
             m.Note: self._note,
             m.ViewTaken: self._view_taken,
+            m.Born: self._born,
             m.CopiesWhole: self._copies_whole,
             m.Drained: self._drained,
             m.Resumed: self._resumed,
@@ -159,14 +160,20 @@ class Scheduler:
             )
             return
         self._losses.viewed(loss, self._membership.view.number, text)
+        self._growth.lost(rank)
         self._change_view(now)
 
-    def scale(self, name: str, servers: int | None, workers: int | None, now: float) -> None:
-        """Somebody wants so many servers and workers; the effects answer the request of this name."""
+    def scale(self, name: str, servers: int | None, workers: int | None, spares: int | None, now: float) -> None:
+        """Somebody wants so many servers and workers, or so many spares more; the effects answer the request of this
+        name.
+        """
         if self._ending.over or self._ending.begun:
             self._effects.answer(name, "refused", "the job is ending")
             return
-        self._growth.ask(name, servers, workers)
+        if spares is not None:
+            self._growth.ask_for_spares(name, spares)
+        else:
+            self._growth.ask(name, servers, workers)
         self._change_view(now)
         self._growth.settle()
 
@@ -183,6 +190,11 @@ class Scheduler:
     def _view_taken(self, source: int, message: m.ViewTaken, now: float) -> None:
         self._membership.taken(source, message.number)
         self._change_view(now)
+
+    def _born(self, source: int, message: m.Born, now: float) -> None:
+        if not self._ending.begun:
+            self._growth.born(source, message.rank, message.error)
+            self._change_view(now)
 
     def _copies_whole(self, source: int, message: m.CopiesWhole, now: float) -> None:
         self.tally.copied[source] = message.copied

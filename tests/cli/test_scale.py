@@ -87,6 +87,15 @@ def test_what_was_done_is_said_as_it_goes(run: Path, scheduler: Pretend) -> None
     assert left(run) == ["metrics.jsonl"]
 
 
+def test_more_spares_are_asked_for_by_themselves(run: Path, scheduler: Pretend) -> None:
+    with pytest.raises(ScaleError, match="ask for spares first, then for what they are to be"):
+        typed(run, "spares=+2", "servers=3")
+    pretended = scheduler(Answer("done", "2 more spares: ranks 6, 7"))
+    assert typed(run, "spares=+2") == "done: 2 more spares: ranks 6, 7\n"
+    pretended.leave()
+    assert pretended.asked == [Sizes(spares=2)]
+
+
 def test_why_not_is_said(run: Path, scheduler: Pretend) -> None:
     scheduler(Answer("refused", "there are no spares left: 2 are needed"))
     with pytest.raises(ScaleError, match="3 servers: there are no spares left: 2 are needed"):
@@ -125,7 +134,7 @@ def test_every_mistake_in_what_is_typed_is_said_at_once(run: Path) -> None:
         typed(run, "servers=0", "wrkers=2", "workers=many", "spares=1", "servers=2")
     assert str(caught.value).splitlines() == [
         'wrkers=2: there is no "wrkers" to scale; did you mean "workers"?',
-        'spares=1: there is no "spares" to scale; valid here: servers, workers',
+        "spares=1: say how many more: spares=+N",
         "servers=2: servers is there twice",
         "servers: must be a whole number ≥ 1, got 0",
         'workers: must be a whole number ≥ 1, got "many"',

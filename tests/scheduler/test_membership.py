@@ -207,3 +207,17 @@ def test_what_a_job_can_not_have_is_refused_and_changes_nothing(servers, workers
         found.scale(servers, workers)
     assert found.view is before
     assert found.messages == []
+
+
+def test_a_rank_that_comes_is_a_spare_and_one_that_does_not_leaves_a_gap():
+    found = membership(spares=0)
+    first = len(found.view.nodes)
+    with pytest.raises(CannotScale, match=r"4 servers need 1 spares, there are 0: .* mpips scale RUN spares=\+1$"):
+        found.scale(4, None)
+    found.add(0, came=False)
+    found.add(1, came=True)
+    assert found.view.nodes[first:] == [0, 1]
+    assert (found.view.spares, found.view.lost) == ([first + 1], [first])
+    assert {rank for rank, _ in found.messages} == {*range(first), first + 1}
+    assert found.scale(4, None) == "3 to 4 servers"
+    assert first + 1 in found.view.servers

@@ -88,3 +88,4 @@ def test_a_file_that_is_no_request_is_refused(tmp_path: Path, text: str, said: s
 def test_sizes_are_words_for_a_person() -> None:
     assert str(Sizes(servers=1, workers=4)) == "1 server and 4 workers"
     assert str(Sizes(workers=1)) == "1 worker"
+    assert str(Sizes(spares=2)) == "2 more spares"
