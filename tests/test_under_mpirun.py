@@ -45,3 +45,11 @@ def test_a_killed_rank_ends_the_job_within_seconds_and_nothing_is_left(rank, rol
         assert f"rank {rank} ({role} on " in ended.output
     assert "Traceback" not in ended.output, ended.output
     assert (ended.processes, ended.files) == ([], [])
+
+
+def test_a_rank_that_dies_before_all_have_met_ends_the_job_and_nothing_is_left():
+    ended = mpirun([sys.executable, "tests/mpi/lose_a_rank_early.py"], 4, deadline=60)
+    assert ended.code != 0
+    assert "mpips: failed: MPI did not start" in ended.output
+    assert "Traceback" not in ended.output, ended.output
+    assert (ended.processes, ended.files) == ([], [])

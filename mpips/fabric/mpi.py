@@ -151,7 +151,10 @@ class MpiFabric(Fabric):
         MPI.Request.Waitall(requests)
         if self._window is not None:
             for peer in range(comm.size):
-                self._rget(peer, 0, got[peer : peer + 1]).Wait()
+                read = self._rget(peer, 0, got[peer : peer + 1])
+                while not read.Test():
+                    comm.Iprobe(peer, TAG + 1)  # fails when the peer is dead; the read would never end
+                    os.sched_yield()
 
     def now(self) -> float:
         return time.perf_counter()

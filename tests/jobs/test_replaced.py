@@ -32,7 +32,7 @@ SETTINGS = (
     "algorithm.evaluate_every=0",
     "roles.data_servers=2",
 )
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,11 @@ def choose(job: Started, role: str, chance: random.Random, standby: bool = True)
     return int(entry["pid"])
 
 
+def begun(job: Started) -> None:
+    """Wait until an epoch is done; that many ranks take long to start on a busy machine, and the flights to be read."""
+    job.until(lambda: job.events("epoch"), "epoch 1", 110)
+
+
 def until_whole(job: Started, lost: int) -> None:
     """Wait until so many deaths are noticed, and all that was lost is made up for."""
     job.until(
@@ -112,7 +117,7 @@ def test_ranks_of_every_role_may_be_killed_one_after_the_other_and_several_at_on
     deaths = [*([role] for role in ROLES), several]
     chance.shuffle(deaths)
     job = flights(FOREVER, "roles.servers=3", f"roles.spares={len(ROLES) + len(several)}")
-    job.until_training(1)
+    begun(job)
     lost = 0
     for roles in deaths:
         time.sleep(chance.uniform(0.1, 0.8))
@@ -139,6 +144,7 @@ def still(*pids: int) -> Iterator[None]:
 def test_whoever_stands_still_for_a_while_is_waited_for(flights: Callable[..., Started], chance: random.Random) -> None:
     passes = 8
     job = flights(f"algorithm.passes={passes}", "roles.servers=3", "roles.spares=1")
+    begun(job)
     for roles in (["scheduler", "spare"], ["server", "worker", "data server"]):
         job.until_training(len(job.events("epoch")) + 1)
         with still(*(choose(job, role, chance) for role in roles)):
@@ -153,7 +159,7 @@ def test_whoever_stands_still_for_longer_than_the_patience_is_replaced_and_leave
     flights: Callable[..., Started], chance: random.Random
 ) -> None:
     job = flights(FOREVER, "roles.servers=2", "roles.spares=4", f"recovery.patience={PATIENCE}")
-    job.until_training(1)
+    begun(job)
     for lost, role in enumerate(chance.sample(["scheduler", "server", "data server"], 3), 1):
         pid = choose(job, role, chance)
         with still(pid):

@@ -1,5 +1,5 @@
-"""A job under mpirun, of which a rank that nobody can replace kills itself, and writes into a file when:
-lose_a_rank.py RANK SECONDS PLACE FILE.
+"""A job under mpirun, of which a rank that nobody can replace kills itself so many seconds after the first pull, and
+writes into a file when: lose_a_rank.py RANK SECONDS PLACE FILE.
 """
 
 import os
@@ -15,19 +15,21 @@ from mpi4py import MPI
 import mpips
 import mpips.rank  # what takes long is done before the clock starts
 
-victim, seconds, place = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+victim, seconds, place, killed = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+begun = killed.with_name("begun")
 
 
 def die():
-    Path(sys.argv[4]).write_text(str(time.monotonic()))
+    while not begun.exists():
+        time.sleep(0.01)
+    time.sleep(seconds)
+    killed.write_text(str(time.monotonic()))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 MPI.COMM_WORLD.Barrier()
 if MPI.COMM_WORLD.rank == victim:
-    timer = threading.Timer(seconds, die)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=die, daemon=True).start()
 
 
 def program(worker):
@@ -35,6 +37,7 @@ def program(worker):
     while True:
         w.push(slice(None), np.ones(10_000))
         w.pull(np.arange(0, 10_000, 7)).wait()
+        begun.touch()
 
 
 mpips.run(
