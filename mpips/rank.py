@@ -173,7 +173,8 @@ class Rank:
         fabric, view, plan, line = self._fabric, self.view, self._plan, self._line
         try:
             if fabric.rank in view.servers and self._server is None:
-                self._server = Server(fabric, view, line, self._received, plan.run, self._threads(), plan.copy_share)
+                share = plan.copy_share * min(1.0, self._cores())  # of its own time, where cores have several ranks
+                self._server = Server(fabric, view, line, self._received, plan.run, self._threads(), share)
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
                 self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run)
@@ -249,8 +250,12 @@ class Rank:
     def _threads(self) -> int:
         if self._plan.threads:
             return self._plan.threads
+        return max(1, int(self._cores()))
+
+    def _cores(self) -> float:
+        """Cores of this node that there are for each of its ranks."""
         node = self.view.nodes[self._fabric.rank]
-        return max(1, len(os.sched_getaffinity(0)) // self.view.nodes.count(node))
+        return len(os.sched_getaffinity(0)) / self.view.nodes.count(node)
 
     # --- programs ---------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ class RecoverySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         left undone.
     patience : seconds that a server, data server or scheduler may be silent before it is taken for dead though its
         process lives.
-    copy_share : share of a server's time that goes into copying shards in the background.
+    copy_share : share of a server's time that goes into copying shards in the background; where ranks share cores, of
+        the time that it has then.
     """
 
     replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
