@@ -78,11 +78,7 @@ class Growth:
 
     def ask(self, name: str, servers: int | None, workers: int | None) -> None:
         """Somebody asks for so many servers and workers, under a name; a name counts once."""
-        if name in self._asked:
-            return
-        self._asked.add(name)
-        if self._began is None:
-            self._effects.answer(name, "refused", "training has not begun yet")
+        if not self._counts(name):
             return
         try:
             text = self._membership.scale(servers, workers)
@@ -93,17 +89,22 @@ class Growth:
         self._effects.answer(name, "under way", text)
         self._unanswered[name] = text
 
+    def _counts(self, name: str) -> bool:
+        """Whether a request of this name is to be met: it is new, and training has begun; else it is refused."""
+        if name in self._asked:
+            return False
+        self._asked.add(name)
+        if self._began is None:
+            self._effects.answer(name, "refused", "training has not begun yet")
+        return self._began is not None
+
     def _begun(self, servers: int | None, workers: int | None, text: str) -> None:
         self._effects.log("scale", servers=servers, workers=workers, text=text)
         self._under_way.append(Change(servers, workers, self._tally.all_copied))
 
     def ask_for_spares(self, name: str, count: int) -> None:
         """Somebody asks for so many spares more, under a name; a name counts once."""
-        if name in self._asked:
-            return
-        self._asked.add(name)
-        if self._began is None:
-            self._effects.answer(name, "refused", "training has not begun yet")
+        if not self._counts(name):
             return
         text = f"starting {count} new {'rank' if count == 1 else 'ranks'}"
         self._effects.log("scale", servers=None, workers=None, spares=count, text=text)
