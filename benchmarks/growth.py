@@ -1,19 +1,19 @@
 """What it takes to have a fifth server join four while workers push and pull: bytes copied, for how long, how fast
-training goes on meanwhile.
+training goes on meanwhile, beside before and after.
 
 Two workers pull and push scattered keys of a dense table (FTRL, 12 bytes a row) all the time; then, as with `mpips
 scale`, a server is asked for. Bytes are those of whole copies, and of changes to copies on their way, as the log of the
 run has them, of all bytes that the job keeps, copies included: the new server's share is a fifth. The speed is that of
-the batches between the request and the end, over that of the seconds before: by the clock, on cores that the ranks
-share, and as it is where every rank has a core, batches / CPU seconds of the busiest of all workers and of the servers
-from the start. Jobs without and with copies take turns.
+the batches between the request and the end, by the clock. Where ranks share cores, a fifth server takes its part of
+them with copies on their way or without, and the seconds after tell what that comes to: the speed kept is that of
+meanwhile over that of after. Over that of before it is told, too. Jobs without and with copies take turns.
 
-python benchmarks/growth.py [--rows 33554432] [--rounds 3] [--share 0.2]
+python benchmarks/growth.py [--rows 33554432] [--rounds 3] [--share 0.1]
 """
 
 import argparse
 import json
-import os
+import math
 import sys
 import tempfile
 import time
@@ -29,40 +29,34 @@ from mpips.rule import fitted
 from mpips.scheduler.requests import Asked, Sizes
 
 SERVERS, WORKERS = 4, 2
-ROLES = ("workers", "servers")
 KEYS = 4096
 DELAY = 4  # pushes that may be unfinished
-BEFORE = 4.0  # seconds whose speed counts
+BEFORE, AFTER = 4.0, 3.0  # seconds whose speed is compared
 FAIR = 1 / (SERVERS + 1)
 WANTED_BYTES, WANTED_SPEED = 1.3, 0.8  # times the fair share; of the speed before
 RULE = {"name": "ftrl", "alpha": 0.1, "beta": 1.0, "l1": 1.0, "l2": 1.0}
 
 
-@mpips.function
-def cpu_clock(role: Any, argument: Any) -> int:
-    """The number of the clock that tells what the rank has used, for other processes of its node."""
-    return ~os.getpid() << 3 | 2
-
-
-def train(worker: Any, run: Path) -> list[list[float]]:
-    """Pull and push until the server is there, for which the first worker asks; when each batch was done, in Unix time,
-    and, of the first worker's, the CPU seconds of all workers and servers until then.
+def train(worker: Any, run: Path) -> list[float]:
+    """Pull and push until the server, for which the first worker asks, has been there for a while; when each batch was
+    done, in Unix time.
     """
-    clocks = [clock for role in ROLES if worker.index == 0 for clock in worker.call(role, "cpu_clock").wait()]
     table, random = worker.table("w"), np.random.default_rng(worker.index)
     lists = [np.sort(random.choice(table.spec.rows // 64, KEYS, replace=False)) * 64 for _ in range(64)]
     values, done = np.ones(KEYS, np.float32), []
-    over, asked = run.with_name("over"), None
+    over, asked, end = run.with_name("over"), None, math.inf
     worker.sum(0.0).wait()  # who is late loading kernels
     while not over.exists():
         keys = table.keys(lists[len(done) % len(lists)] + len(done) % 64)
         table.pull(keys).wait()
         table.push(keys, values)
-        done.append([time.time(), *map(time.clock_gettime, clocks)])
-        if worker.index == 0 and asked is None and done[-1][0] - done[0][0] > BEFORE + 0.5:
+        done.append(time.time())
+        if worker.index == 0 and asked is None and done[-1] - done[0] > BEFORE + 0.5:
             asked = Asked(run, Sizes(servers=SERVERS + 1))
-        if asked is not None and (answer := asked.answer()) is not None and answer.is_last:
+        if asked is not None and end == math.inf and (answer := asked.answer()) is not None and answer.is_last:
             asked.close()
+            end = done[-1] + AFTER
+        if done[-1] > end:
             over.touch()
     worker.settle()
     return done
@@ -91,21 +85,16 @@ def run_one(given: argparse.Namespace) -> None:
         return
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     begin, end = (next(event for event in events if event["event"] == name) for name in ("scale", "scaled"))
-    batches, samples = np.concatenate([np.array(of_one)[:, 0] for of_one in results]), np.array(results[0])
-
-    def speeds(first: float, last: float) -> list[float]:
-        """Batches per second, and per CPU second of the busiest rank."""
-        used = [np.diff(np.interp([first, last], samples[:, 0], cpu))[0] for cpu in samples[:, 1:].T]
-        return [((batches >= first) & (batches < last)).sum() / each for each in (last - first, max(used))]
-
-    before, meanwhile = speeds(begin["time"] - BEFORE, begin["time"]), speeds(begin["time"], end["time"])
+    batches = np.concatenate(results)
+    times = [begin["time"] - BEFORE, begin["time"], end["time"], end["time"] + AFTER]
+    before, meanwhile, after = (np.histogram(batches, bins=times)[0] / np.diff(times)).tolist()
     found = {
         "share": end["copied"] / data,
         "megabytes": end["copied"] / 1e6,
         "seconds": end["time"] - begin["time"],
-        "speed_with_a_core_each": meanwhile[1] / before[1],
-        "speed_on_shared_cores": meanwhile[0] / before[0],
-        "batches_per_second": before[0],
+        "speed_over_after": meanwhile / after,
+        "speed_over_before": meanwhile / before,
+        "batches_per_second_before": before,
     }
     print(json.dumps(found), flush=True)
 
@@ -115,7 +104,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=1 << 25)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--share", type=float, default=0.2, help="of a server's time, for sending copies")
+    arguments.add_argument("--share", type=float, default=0.1, help="of a server's time, for sending copies")
     arguments.add_argument("--run", help=argparse.SUPPRESS)
     arguments.add_argument("--replicas", type=int, default=0, help=argparse.SUPPRESS)
     given = arguments.parse_args()

@@ -195,7 +195,7 @@ class Plan:
     replicas: int = 0
     on_worker_loss: OnWorkerLoss = "replace"
     patience: float | None = None
-    copy_share: float = 0.2
+    copy_share: float = 0.1
     scales: tuple[Scale, ...] = ()
     memory: Memory = field(default_factory=Memory)
     threads: int = 0

@@ -142,7 +142,7 @@ def run(
     replicas: int = 1,
     on_worker_loss: OnWorkerLoss = "replace",
     patience: float | None = None,
-    copy_share: float = 0.2,
+    copy_share: float = 0.1,
     scales: Sequence[Scale] = (),
     memory: Memory | None = None,
     threads: int = 0,

@@ -362,7 +362,7 @@ class TestRecovery:
     def test_without_a_section_there_is_one_copy_and_unlimited_patience(self, folder: Path) -> None:
         job_of(GOOD)
         plan = plan_of(folder / "x.toml", [])
-        assert (plan.replicas, plan.on_worker_loss, plan.patience, plan.copy_share) == (1, "replace", None, 0.2)
+        assert (plan.replicas, plan.on_worker_loss, plan.patience, plan.copy_share) == (1, "replace", None, 0.1)
 
     def test_it_reaches_the_plan(self, folder: Path) -> None:
         text = GOOD.replace("servers = 1", "servers = 3") + (

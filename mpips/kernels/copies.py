@@ -72,6 +72,27 @@ def count_for(after, starts, successor):
 
 
 @njit(nogil=True, cache=True)
+def note(keys, shards, starts, begun, stale, out, count):
+    """Add the keys of those of the `shards` (m,) that have `begun` (by shard, bool) to `out`, after the `count` there,
+    and mark these shards in `stale`, whether they have keys or not. Returns how many keys there are then; without room
+    for them, how many there would be, and adds none.
+    """
+    total = count
+    for i in range(shards.size):
+        if begun[shards[i]]:
+            total += starts[i + 1] - starts[i]
+    if total > out.size:
+        return total
+    for i in range(shards.size):
+        if begun[shards[i]]:
+            stale[shards[i]] = True
+            for k in range(starts[i], starts[i + 1]):
+                out[count] = keys[k]
+                count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
 def all_follow(shards, numbers, here, before, since, source, view):
     """Whether changes of shards (m,), the `numbers` (m,) of each, that a server has sent in a view are all for the
     copies that are here, and the next of each; `here`, `before` and `since` are `Shards.numbers` and those of `Copies`.

@@ -9,17 +9,21 @@ class Change(Message, frozen=True):
     """Server → next of a chain: rows of your copies have become what lies in my arena, packed as `server.rows` has it.
 
     `number` is what you acknowledge it by, `steps` are those of the pushes that did it, (identity, lo, hi, step) each;
-    the head has applied them in view `applied`, 0 for none in particular. Of the kind "rows" it follows the last change
-    of these shards that you have; "whole" is a shard to take as a new copy, with all that the clock knows of it; "same"
-    says that the copy that you have of a shard is up to date. `shards` and `rows` are counts; with `runs` the rows of
-    each shard are neighbours.
+    the head has applied them in view `applied`, 0 for none in particular. `shards` and `rows` are counts; with `runs`
+    the rows of each shard are neighbours. There are these kinds:
+
+    - "rows" follows the last change of these shards that you have;
+    - "whole" is a shard to take as a new copy; "same" says that the copy that you have is up to date;
+    - "later" are rows that may have changed more than once since you were sent their shards;
+    - "clock" is what is applied to all shards that you have by one path: int64, how many servers are before me on it,
+      who they are, then entries as in `steps`, `rows` of them.
     """
 
     view: int
     number: int
     table: int
     applied: int
-    kind: Literal["rows", "whole", "same"]
+    kind: Literal["rows", "later", "whole", "same", "clock"]
     shards: int
     rows: int
     runs: bool

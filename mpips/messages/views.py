@@ -42,26 +42,24 @@ class ViewTaken(Message, frozen=True):
 
 
 class CopiesWhole(Message, frozen=True):
-    """Server → scheduler: I have every shard that this view has me copy. `copied` are the bytes of copies, and of
-    changes to copies on their way, that I have taken in all views.
-    """
+    """Server → scheduler: I have every shard that this view has me copy, but for changes since."""
 
     number: int
-    copied: int
 
 
 class Drain(Message, frozen=True):
-    """Scheduler → server: shards are to have other heads: apply no more pushes in this view, and say when all that you
-    have applied is at every copy.
+    """Scheduler → server: copies on their way are to count: apply no more pushes in this view, and say when all that
+    you have applied is at every copy.
     """
 
     number: int
 
 
 class Drained(Message, frozen=True):
-    """Server → scheduler: it is."""
+    """Server → scheduler: it is. `copied` are the bytes that I have sent to copies on their way in all views."""
 
     number: int
+    copied: int
 
 
 class Release(Message, frozen=True):

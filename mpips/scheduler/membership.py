@@ -1,8 +1,8 @@
 """Who takes whose place: from deaths, and from wishes for more or fewer ranks, to the next view. Pure.
 
 A server's place on the ring goes to a spare, or without one to nobody: then its shards go to those that stand behind.
-Copies are made in the background; when the servers have all that the view has them copy, that ring is settled. If a
-shard gets another head by that, pushes rest for the moment that it takes all copies to be alike.
+Copies are made in the background; when the servers have all that the view has them copy, pushes to the shards concerned
+rest for the moment that it takes all copies to be alike, and that ring is settled.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Membership:
         self.messages: list[Addressed] = []
         self._plan = plan
         self._whole: set[int] = set()  # servers that have all copies of this view
-        self._drained: set[int] | None = None  # servers that rest, once they are asked to
+        self._resting: set[int] | None = None  # servers that are asked to rest and do not yet, once any is
         self._taken: set[int] = set()  # ranks that have this view
         self._release = False  # whether servers may hold shards that are others' now
         self._identities = set(view.workers)  # that a worker ever had
@@ -271,7 +271,7 @@ class Membership:
         if view.servers != self.view.servers or view.ring != self.view.ring or view.target != self.view.target:
             self._release = True
         self.view = with_standbys(view, self._plan)
-        self._whole, self._drained, self._taken = set(), None, set()
+        self._whole, self._resting, self._taken = set(), None, set()
         self.messages += [(rank, NewView(self.view)) for rank in self._living()]
 
     def _living(self) -> list[int]:
@@ -284,24 +284,29 @@ class Membership:
         self._whole.add(rank)
         if not self._whole.issuperset(self.view.servers):
             return
-        if self._heads_change() and self._drained is None:
-            self._drained = set()
-            self.messages += [(server, Drain(number)) for server in self.view.servers]
-        elif self._drained is None:
-            self._settle()
+        if self._resting is None:
+            self._resting = self._changing()
+            self.messages += [(server, Drain(number)) for server in sorted(self._resting)]
+            if not self._resting:
+                self._settle()
 
-    def _heads_change(self) -> bool:
+    def _changing(self) -> set[int]:
+        """The servers in whose chains a copy does not count yet, or another is at the head than will be."""
         settled = msgspec.structs.replace(self.view, ring=self.view.target)
-        return any(
-            (chains_of(self.view, table).heads != chains_of(settled, table).heads).any() for table in self.tables
-        )
+        return {
+            server
+            for table in self.tables
+            for now, then in zip(chains_of(self.view, table).chains, chains_of(settled, table).chains, strict=True)
+            if now != then
+            for server in now.servers
+        }
 
     def drained(self, rank: int, number: int) -> None:
         """A server rests, and all that it has applied is at every copy."""
-        if number != self.view.number or self._drained is None:
+        if number != self.view.number or self._resting is None:
             return
-        self._drained.add(rank)
-        if self._drained.issuperset(self.view.servers):
+        self._resting.discard(rank)
+        if not self._resting:
             self._settle()
 
     def _settle(self) -> None:

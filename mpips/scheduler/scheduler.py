@@ -197,11 +197,11 @@ class Scheduler:
             self._change_view(now)
 
     def _copies_whole(self, source: int, message: m.CopiesWhole, now: float) -> None:
-        self.tally.copied[source] = message.copied
         self._membership.copies_whole(source, message.number)
         self._change_view(now)
 
     def _drained(self, source: int, message: m.Drained, now: float) -> None:
+        self.tally.copied[source] = message.copied
         self._membership.drained(source, message.number)
         self._change_view(now)
 

@@ -49,7 +49,7 @@ class RecoverySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
     on_worker_loss: OnWorkerLoss = "replace"
     patience: Annotated[float, msgspec.Meta(gt=0)] | Literal["never"] = "never"
-    copy_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    copy_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
 
     @property
     def limit(self) -> float | None:

@@ -24,7 +24,7 @@ class Tally:
     loads : the last reports of servers and workers, by rank.
     idle : share of its time that a worker has waited, of those that have finished.
     traffic : bytes that each rank has sent to other nodes.
-    copied : bytes of copies that each server has taken.
+    copied : bytes that each server has sent to copies on their way.
     """
 
     def __init__(self, share: float = 1.0) -> None:

@@ -18,6 +18,7 @@ from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.tasks import Received
+from mpips.tasks.countdown import Countdown
 
 Array = np.ndarray[Any, Any]
 
@@ -67,10 +68,11 @@ class Called:
         if self._gate.is_outdated(source, message):
             return
         shards = self._tables[message.table]
-        dense, steps = shards.spec.kind == "dense", list[Entry]()
+        dense, steps, repeats = shards.spec.kind == "dense", list[Entry](), False
         concerned = shards.in_range(message.lo, message.hi) if dense else list(shards.led)
         if message.step:
-            concerned, steps = _not_done(shards, concerned, message)
+            new, steps = _not_done(shards, concerned, message)
+            repeats, concerned = len(new) < len(concerned), new
         try:
             reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
             data, dtype, shape = pack(reply)
@@ -89,12 +91,14 @@ class Called:
                 self._answers.plain += data.nbytes
             self._answers.leave(source, message.time, [data], place, message.part)
 
+        copied = Countdown(leave)
+        if repeats:
+            self._replication.when_all_is_taken(copied.one_more())
         if message.step:
             for entry in steps:
                 shards.clock.advance(*entry)
-            self._replication.rewritten(message.table, concerned, steps, leave)
-        else:
-            leave()
+            self._replication.rewritten(message.table, concerned, steps, copied.one_more())
+        copied.done()
 
 
 def _not_done(shards: Shards, concerned: list[int], message: CallShards) -> tuple[list[int], list[Entry]]:

@@ -4,15 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpips.server.behind import NO_COPY, Behind
 from mpips.server.clock import RangeClock
 from mpips.server.shards import Shards
 from mpips.views.chains import chains_of
 from mpips.views.view import View
 
 NOBODY = -1
-NO_COPY = -1  # as the number of the last change of a copy that is not there, or can't be gone on with
 
-Path = tuple[int, int]  # head and predecessor
+Path = tuple[int, ...]
 
 
 class Wanted(NamedTuple):
@@ -30,16 +30,15 @@ class Copies:
     Attributes
     ----------
     before, after : (shards,) int64, the servers next to this one: changes come from one and go to the other; NOBODY
-        where there is none. A server that is getting its copy from this one is after it once it has been sent that.
+        where there is none.
     since : (shards,) int64, the view since which `before` is what it is; what has been sent in one before that is not
         for the copy that is here now.
     coming : (shards,) int64, the server after this one that is getting a copy, or is to get one; NOBODY where there is
         none.
-    is_new : (shards,) bool, whether the copy here, if there is one, is not of the settled chain yet.
-    any_is_new : whether any is.
-    paths : the path on which changes of each shard come; None where this server is the head, or has no part.
+    behind : what those lack.
+    missing : (shards,) bool, whether this server is getting a copy itself, and has not been sent that.
+    paths : the servers before this one, head first; none where it is the head, or has no part.
     clocks : what is applied to the copies, by path.
-    sent : (shard, server) whose copy was sent to a server that is not of the settled chain yet.
     """
 
     def __init__(self, shards: Shards) -> None:
@@ -49,15 +48,14 @@ class Copies:
         self.after = np.full(count, NOBODY, np.int64)
         self.since = np.zeros(count, np.int64)
         self.coming = np.full(count, NOBODY, np.int64)
-        self.is_new = np.zeros(count, np.bool_)
-        self.any_is_new = False
-        self.paths: list[Path | None] = [None] * count
+        self.behind = Behind(shards)
+        self.missing = np.zeros(count, np.bool_)
+        self.paths: list[Path] = [()] * count
         self.clocks: dict[Path, RangeClock] = {}
-        self.sent: set[tuple[int, int]] = set()
 
-    def clock(self, path: Path | None) -> RangeClock:
-        """What is applied to the shards on a path; None: to those that are led."""
-        if path is None:
+    def clock(self, path: Path) -> RangeClock:
+        """What is applied to the shards on a path; without servers on it: to those that are led."""
+        if not path:
             return self.shards.clock
         found = self.clocks.get(path)
         if found is None:
@@ -82,25 +80,21 @@ class Copies:
     def viewed(self, view: View, me: int) -> list[Wanted]:
         """Take the places of a view; the copies that this server must ask for, of the servers before it."""
         shards, wanted = self.shards, []
-        held, led = set(shards.held), list[int]()
-        coming_before = {(shard, int(self.coming[shard])) for shard in np.flatnonzero(self.coming >= 0).tolist()}
+        path: Path
+        held, led, coming_before = set(shards.held), list[int](), self.coming.copy()
         for shard, chain in enumerate(chains_of(view, shards.spec).chains):
-            before, after, coming, path = NOBODY, NOBODY, NOBODY, None
+            before, after, coming, path = NOBODY, NOBODY, NOBODY, ()
             if me not in chain.servers:
                 shards.numbers[shard] = NO_COPY  # the others may go on in another way than this copy has begun
             else:
                 at = chain.servers.index(me)
+                path = chain.servers[:at]
                 if at > 0:
                     before = chain.servers[at - 1]
-                    path = chain.servers[0], before
-                if at + 1 < len(chain.servers):
-                    next_ = chain.servers[at + 1]
-                    if at + 1 < chain.copies:
-                        after = next_
-                    else:
-                        coming = next_
-                        if (shard, next_) in self.sent and (shard, next_) in coming_before:
-                            after = next_
+                if at + 1 < chain.copies:
+                    after = chain.servers[at + 1]
+                elif at + 1 < len(chain.servers):
+                    coming = chain.servers[at + 1]
                 if at == 0:
                     led.append(shard)
                 if at >= chain.copies and (shard not in held or before != self.before[shard]):
@@ -110,11 +104,11 @@ class Copies:
                     entries = self.clock(self.paths[shard]).entries(lo, hi)
                     self.clock(path).assign(lo, hi, entries)
                 self.paths[shard] = path
-            self.is_new[shard] = me in chain.servers[chain.copies :]
             if before != self.before[shard]:
                 self.since[shard] = view.number
             self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
-        self.any_is_new = bool(self.is_new.any())
-        self.sent = {(shard, server) for shard, server in self.sent if self.after[shard] == server}
+        self.behind.keep((self.coming == coming_before) & (self.coming != NOBODY))
+        self.missing &= self.before != NOBODY
+        self.missing[[each.shard for each in wanted]] = True
         shards.led = led
         return wanted

@@ -6,57 +6,27 @@ path on which changes come (head and predecessor), since only changes of one pat
 successor knows to the push what its copy contains. Source: van Renesse and Schneider 2004; Li et al. 2014, section 4.3.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mpips.errors import Error
-from mpips.fabric import ArenaFull, Fabric
+from mpips.fabric import Fabric
 from mpips.kernels.copies import all_follow, count_for
 from mpips.messages import Change, ChangeTaken, ShardsWanted
 from mpips.server.clock import Entry
-from mpips.server.copies import NOBODY, Copies, Wanted
+from mpips.server.copies import NOBODY, Copies
+from mpips.server.copying import Copying, all_of, write
 from mpips.server.incoming import Incoming
+from mpips.server.outgoing import NO_VIEW, Outgoing, Sent
 from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
-from mpips.table import TableSpec
-from mpips.tasks.countdown import Countdown, Then
+from mpips.tasks.countdown import Countdown, Then, nothing
 from mpips.views.view import View
-
-COPIES_UNDER_WAY = 2  # whole shards sent and not taken, at once
-NO_VIEW = 0  # a change that was applied in no view tells only of its own shards how far clocks are
-
-Kind = Literal["rows", "whole", "same"]
 
 
 class CopyError(Error, RuntimeError):
     """A change that does not follow what a copy has: the copies of a shard are no longer alike."""
-
-
-class Sent(NamedTuple):
-    """A change that the next of a chain has not acknowledged.
-
-    Its rows are packed as a blob, which is at a slot of the arena once there is room; `shape` is the number of shards
-    and of rows, and whether they are runs. One that `lingers` has been sent on another way, and is kept only because
-    the old successor may still be reading it.
-    """
-
-    successor: int
-    table: int
-    applied: int
-    kind: Kind
-    shape: tuple[int, int, bool]
-    blob: Array
-    slot: int | None
-    steps: list[Entry]
-    then: Then
-    lingers: bool = False
-
-    def rows(self, spec: TableSpec) -> Rows:
-        """What has changed."""
-        return Rows.unpack(self.blob, spec, *self.shape)
 
 
 class Replication:
@@ -65,27 +35,33 @@ class Replication:
     Parameters
     ----------
     fabric, incoming : this server's.
-    share : of this server's time, for sending whole copies.
-    whole : called with the number of a view, when every copy that it has this server make is here, and with the bytes
-        of copies, and of changes to copies on their way, that have come so far.
+    share : of this server's time, for making copies in the background.
+    whole : called with the number of a view when every copy that it has this server make is here, but for changes.
     """
 
-    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int, int], None]) -> None:
+    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int], None]) -> None:
         self.tables: list[Copies] = []
         self._fabric = fabric
         self._incoming = incoming
-        self._share = share
         self._whole = whole
         self._view: View | None = None
-        self._numbers = 0
-        self._copied = 0
-        self._sent: dict[int, Sent] = {}
-        self._roomless: deque[int] = deque()
-        self._missing: set[tuple[int, int]] = set()
-        self._wanted: deque[Wanted] = deque()
-        self._resting_until = 0.0
         self._replicates = False
-        fabric.background.append(self._step)
+        self._outgoing = Outgoing(fabric)
+        self._copying = Copying(fabric, self.tables, self._outgoing, share)
+        self.taken = self._outgoing.taken
+        self.wanted = self._copying.wanted
+        self.drain = self._copying.drain
+
+    @property
+    def copied(self) -> int:
+        """Bytes that this server has sent to copies on their way, in all views."""
+        return self._copying.copied
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no change and no copy is on its way."""
+        lacking = any(copies.missing.any() or copies.behind.lacks for copies in self.tables)
+        return self._outgoing.idle and not lacking
 
     # --- what the head has changed ----------------------------------------------------------------------------------
 
@@ -116,13 +92,14 @@ class Replication:
                 chosen = np.flatnonzero(after == successor)
                 firsts = np.maximum(lo, touched[chosen] << copies.shards.spec.shard_bits)
                 rows = self._runs(copies.shards, touched[chosen], firsts, starts[chosen + 1] - starts[chosen])
-                self._send(successor, table, self._view.number, "rows", rows, steps, countdown.one_more())
+                self._send(successor, table, self._view.number, rows, steps, countdown.one_more())
                 continue
             count, n = counts = count_for(after, starts, successor)
-            blob, slot = self._room(size_of(copies.shards.spec, count, n, runs=False))
+            blob, slot = self._outgoing.room(size_of(copies.shards.spec, count, n, runs=False))
             copies.shards.pack(keys, touched, starts, after, successor, counts, blob)
             shape, number = (count, n, False), self._view.number
-            self._post(Sent(successor, table, number, "rows", shape, blob, slot, steps, countdown.one_more()))
+            self._outgoing.post(Sent(successor, table, number, "rows", shape, blob, slot, steps, countdown.one_more()))
+        copies.behind.changed(touched, starts, keys)
         countdown.done()
 
     @staticmethod
@@ -140,32 +117,13 @@ class Replication:
         for shard in concerned if self._replicates else ():
             copies.shards.numbers[shard] += 1
             if copies.after[shard] != NOBODY:
-                self._down(table, NO_VIEW, self._all_of(copies.shards, shard), steps, countdown.one_more())
+                self._down(table, NO_VIEW, all_of(copies.shards, shard), steps, countdown.one_more())
+            copies.behind.again([shard])
         countdown.done()
-
-    @staticmethod
-    def _all_of(shards: Shards, shard: int) -> Rows:
-        spec, one = shards.spec, np.array([shard], np.int64)
-        if spec.kind == "sparse":
-            keys, values, state = shards.rows(shard)
-            starts = np.array([0, keys.size], np.int64)
-            state = state.reshape(keys.size, spec.width * spec.slots)
-            return Rows(one, shards.numbers[one], starts, keys, values, state)
-        lo, hi = spec.shard_range(shard)
-        values, state = shards.run(lo, hi - lo)
-        first, starts = np.array([lo], np.uint64), np.array([0, hi - lo], np.int64)
-        return Rows(one, shards.numbers[one], starts, first, values, state)
 
     def when_all_is_taken(self, then: Then) -> None:
-        """Call `then` when all that has been sent down chains so far is acknowledged."""
-        self._when_taken(lambda sent: True, then)
-
-    def _when_taken(self, concerns: Callable[[Sent], bool], then: Then) -> None:
-        countdown = Countdown(then)
-        for number, sent in self._sent.items():
-            if concerns(sent):
-                self._sent[number] = sent._replace(then=_both(sent.then, countdown.one_more()))
-        countdown.done()
+        """Call `then` when all changes that have been sent down chains so far are acknowledged."""
+        self._outgoing.when_taken(lambda sent: sent.kind == "rows", then)
 
     def _down(self, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
         """Send rows to the servers after this one, each its own; those whose chain ends here go nowhere."""
@@ -177,109 +135,55 @@ class Replication:
         countdown = Countdown(then)
         for successor in sorted(successors):
             part = rows.only(after == successor)
-            self._send(successor, table, applied, "rows", part, steps, countdown.one_more())
+            self._send(successor, table, applied, part, steps, countdown.one_more())
         countdown.done()
 
-    def _send(
-        self, successor: int, table: int, applied: int, kind: Kind, rows: Rows, steps: list[Entry], then: Then
-    ) -> None:
-        """Send rows, copied into the own arena."""
-        shape = rows.shards.size, rows.values.shape[0], rows.are_runs
-        blob, slot = self._room(size_of(self.tables[table].shards.spec, *shape))
-        rows.pack(blob)
-        self._post(Sent(successor, table, applied, kind, shape, blob, slot, steps, then))
-
-    def _room(self, size: int) -> tuple[Array, int | None]:
-        """Bytes of the own arena and their offset; or bytes elsewhere, until there is room."""
-        if not self._roomless:
-            try:
-                slot = self._fabric.space.allocate(size)
-            except ArenaFull:
-                pass
-            else:
-                return self._fabric.arena[slot : slot + size], slot
-        return np.empty(size, np.uint8), None
-
-    def _post(self, sent: Sent) -> None:
-        self._numbers += 1
-        self._sent[self._numbers] = sent
-        if sent.slot is None:
-            self._roomless.append(self._numbers)
-        else:
-            self._tell(self._numbers)
-
-    def _tell(self, number: int) -> None:
-        """Tell the successor of a change that lies in the arena."""
-        sent = self._sent[number]
-        assert self._view is not None
-        assert sent.slot is not None
-        message = Change(
-            self._view.number, number, sent.table, sent.applied, sent.kind,
-            *sent.shape, sent.slot, sent.blob.size, sent.steps,
-        )  # fmt: skip
-        self._fabric.send(sent.successor, message)
-
-    def _lay(self, number: int) -> bool:
-        """Lay a change that had no room into the arena; False without room for it."""
-        sent = self._sent[number]
-        try:
-            slot = self._fabric.space.allocate(sent.blob.size)
-        except ArenaFull:
-            return False
-        blob = self._fabric.arena[slot : slot + sent.blob.size]
-        blob[:] = sent.blob
-        self._sent[number] = sent._replace(blob=blob, slot=slot)
-        self._tell(number)
-        return True
-
-    def taken(self, source: int, message: ChangeTaken) -> None:
-        """The server after this one has a change."""
-        sent = self._sent.get(message.number)
-        if sent is not None and sent.successor == source:
-            self._done(message.number)
-
-    def _done(self, number: int) -> None:
-        sent = self._sent.pop(number)
-        if sent.slot is not None:
-            self._fabric.space.free(sent.slot)
-        sent.then()
-        if sent.kind != "rows":
-            self._tell_when_whole()
+    def _send(self, successor: int, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
+        spec = self.tables[table].shards.spec
+        self._outgoing.send(successor, (table, spec), applied, "rows", rows, steps, then)
 
     # --- what comes down ----------------------------------------------------------------------------------------------
 
     def change(self, source: int, message: Change) -> None:
         """A change comes from the server before this one."""
 
+        def acknowledge() -> None:
+            """All has been done that can be done in this view: the copy after this one may be of another chain now, and
+            the one before must know that before it relies on it.
+            """
+            assert self._view is not None
+            self._fabric.send(source, ChangeTaken(self._view.number, message.number))
+
         def store(read: list[Array]) -> None:
+            if message.kind == "clock":
+                self._copying.clock(source, message, read[0], acknowledge)
+                return
             spec = self.tables[message.table].shards.spec
             rows = Rows.unpack(read[0], spec, message.shards, message.rows, message.runs)
-            if message.kind == "rows":
-                self._store(source, message, rows)
+            if message.kind in ("rows", "later"):
+                self._store(source, message, rows, acknowledge)
             else:
-                self._begin_copy(source, message, rows)
+                self._copying.copy(source, message, rows, acknowledge)
+                self._tell_when_whole()
 
         self._incoming.read(source, [(message.offset, message.size, "uint8")], store)
 
-    def _store(self, source: int, message: Change, rows: Rows) -> None:
+    def _store(self, source: int, message: Change, rows: Rows, then: Then) -> None:
         copies = self.tables[message.table]
         shards = copies.shards
         if all_follow(rows.shards, rows.numbers, shards.numbers, copies.before, copies.since, source, message.view):
             fresh, known = rows, rows.shards[:0]
         else:
             fresh, known = self._sorted_out(source, message, rows)
+        countdown = Countdown(then)
         if fresh.shards.size:
-            _write(shards, fresh)
+            write(shards, fresh)
             shards.numbers[fresh.shards] = fresh.numbers
             self._advance(copies, fresh, message)
-            if copies.any_is_new:
-                self._copied += fresh.only(copies.is_new[fresh.shards]).nbytes
-
-        countdown = Countdown(lambda: self._acknowledge(source, message))
-        if fresh.shards.size:
             self._down(message.table, message.applied, fresh, message.steps, countdown.one_more())
+            self._copying.follow(message, fresh, countdown.one_more())
         if known.size:  # it was here before, but may be on its way further down
-            self._when_taken(
+            self._outgoing.when_taken(
                 lambda sent: (
                     sent.kind == "rows"
                     and sent.table == message.table
@@ -291,11 +195,16 @@ class Replication:
         countdown.done()
 
     def _sorted_out(self, source: int, message: Change, rows: Rows) -> tuple[Rows, Array]:
-        """Of the rows of a change those that are new here, and the shards that had it before."""
+        """Of the rows of a change those that are new here, and the shards that had it before.
+
+        Rows that have changed since a copy was sent may be of several changes, or tell again of the last.
+        """
         copies = self.tables[message.table]
         shards = copies.shards
         mine = shards.numbers[rows.shards]
         accepted = copies.accepts(rows.shards, source, message.view)
+        if message.kind == "later":
+            return rows.only(accepted & (rows.numbers >= mine)), rows.shards[:0]
         new = accepted & (rows.numbers > mine)
         if (rows.numbers[new] != mine[new] + 1).any():
             raise CopyError(
@@ -321,85 +230,10 @@ class Replication:
                 if lo < last and hi > first:
                     copies.clock(copies.paths[shard]).advance(identity, max(lo, first), min(hi, last), step)
 
-    def _begin_copy(self, source: int, message: Change, rows: Rows) -> None:
-        """A whole copy has come that this server has asked for, or that the one before it has got anew itself."""
-        copies, shard = self.tables[message.table], int(rows.shards[0])
-        shards, key = copies.shards, (message.table, int(rows.shards[0]))
-        later = shard in shards.held and rows.numbers[0] > shards.numbers[shard]
-        if copies.accepts(shard, source, message.view) and (key in self._missing or later):
-            self._copied += rows.nbytes
-            if message.kind == "whole":
-                if shard in shards.held:
-                    shards.clear_shard(shard)
-                else:
-                    shards.hold([shard])
-                _write(shards, rows)
-                shards.numbers[shard] = rows.numbers[0]
-            lo, hi = copies.positions(shard)
-            copies.clock(copies.paths[shard]).assign(lo, hi, message.steps)
-            if message.kind == "whole" and copies.after[shard] != NOBODY:
-                rows = self._all_of(shards, shard)
-                self._send(int(copies.after[shard]), message.table, NO_VIEW, "whole", rows, message.steps, _nothing)
-            self._missing.discard(key)
-            self._tell_when_whole()
-        self._acknowledge(source, message)
-
-    def _acknowledge(self, source: int, message: Change) -> None:
-        """Tell the server before this one that all has been done for a change that can be done in this view: the copy
-        after this one may be of another chain now, and the one before must know that before it relies on it.
-        """
-        assert self._view is not None
-        self._fabric.send(source, ChangeTaken(self._view.number, message.number))
-
     def _tell_when_whole(self) -> None:
         assert self._view is not None
-        passing_on = any(sent.kind != "rows" for sent in self._sent.values())
-        if self._view.ring != self._view.target and not self._missing and not passing_on:
-            self._whole(self._view.number, self._copied)
-
-    # --- whole copies -------------------------------------------------------------------------------------------------
-
-    def wanted(self, source: int, message: ShardsWanted) -> None:
-        """The server after this one asks for copies."""
-        self._wanted.extend(Wanted(source, *each) for each in message.wanted)
-
-    def _step(self) -> bool:
-        """Send what there is room for again, and the next whole copy, as often as the share of time allows."""
-        moved = False
-        while self._roomless:
-            if self._roomless[0] in self._sent and not self._lay(self._roomless[0]):
-                break
-            self._roomless.popleft()
-            moved = True
-        if not self._wanted or self._fabric.now() < self._resting_until:
-            return moved
-        if sum(sent.kind != "rows" for sent in self._sent.values()) >= COPIES_UNDER_WAY:
-            return moved
-        began = self._fabric.now()
-        for _ in range(len(self._wanted)):
-            wanted = self._wanted.popleft()
-            copies = self.tables[wanted.table]
-            if copies.coming[wanted.shard] != wanted.server:
-                continue  # of another view
-            if wanted.shard not in copies.shards.held or (wanted.table, wanted.shard) in self._missing:
-                self._wanted.append(wanted)  # it is on its way here, too
-                continue
-            self._copy(copies, wanted)
-            moved = True
-            break
-        took = self._fabric.now() - began
-        self._resting_until = began + took / self._share
-        return moved
-
-    def _copy(self, copies: Copies, wanted: Wanted) -> None:
-        shards, shard = copies.shards, wanted.shard
-        steps = copies.clock(copies.paths[shard]).entries(*copies.positions(shard))
-        if wanted.number == shards.numbers[shard]:
-            self._send(wanted.server, wanted.table, NO_VIEW, "same", _none_of(shards, shard), steps, _nothing)
-        else:
-            self._send(wanted.server, wanted.table, NO_VIEW, "whole", self._all_of(shards, shard), steps, _nothing)
-        copies.after[shard] = wanted.server
-        copies.sent.add((shard, wanted.server))
+        if self._view.ring != self._view.target and not any(copies.missing.any() for copies in self.tables):
+            self._whole(self._view.number)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
@@ -407,20 +241,17 @@ class Replication:
         """Take the places of a view, and call `taken`; then send what the servers that are after this one now may lack,
         and ask the one before for copies.
         """
-        self._view = view
+        self._view, self._outgoing.view = view, view.number
         me, wanted = self._fabric.rank, []
         led = [list(copies.shards.led) for copies in self.tables]
         for table, copies in enumerate(self.tables):
             wanted += [each._replace(table=table) for each in copies.viewed(view, me)]
+        self._copying.viewed()
         replicated = self._replicates
         self._replicates = any(copies.have_successors for copies in self.tables)
         if self._replicates and not replicated:
             for copies, alone in zip(self.tables, led, strict=True):
                 copies.shards.numbers[alone] += 1  # nobody has a copy of what was changed meanwhile
-        self._missing = {
-            (table, shard) for table, shard in self._missing if self.tables[table].before[shard] != NOBODY
-        } | {(each.table, each.shard) for each in wanted}
-        self._wanted = deque(each for each in self._wanted if each.server not in view.lost)
         taken()
         self._send_again()
         for server in sorted({each.server for each in wanted}):
@@ -434,9 +265,14 @@ class Replication:
         It lies in the arena until the other has acknowledged it all the same, since that may just be reading it.
         """
         assert self._view is not None
-        for number in list(self._sent):
-            sent = self._sent.get(number)  # as it is now: what ends here may have something else wait for it
+        outgoing = self._outgoing
+        for number in list(outgoing.sent):
+            sent = outgoing.sent.get(number)  # as it is now: what ends here may have something else wait for it
             if sent is None:
+                continue
+            if sent.kind != "rows":  # who has come after this one instead asks for all of it
+                if sent.successor in self._view.lost:
+                    outgoing.drop(number)
                 continue
             rows = sent.rows(self.tables[sent.table].shards.spec)
             after = self.tables[sent.table].after[rows.shards]
@@ -444,13 +280,12 @@ class Replication:
             if stays.all():
                 continue
             countdown, lingers = Countdown(sent.then), not stays.any()
-            then = _nothing if lingers else countdown.one_more()
-            self._sent[number] = sent._replace(then=then, lingers=lingers)
-            if sent.kind == "rows":
-                self._down(sent.table, sent.applied, rows.only(~stays), sent.steps, countdown.one_more())
+            then = nothing if lingers else countdown.one_more()
+            outgoing.sent[number] = sent._replace(then=then, lingers=lingers)
+            self._down(sent.table, sent.applied, rows.only(~stays), sent.steps, countdown.one_more())
             countdown.done()
-            if lingers and (sent.successor in self._view.lost or sent.slot is None) and number in self._sent:
-                self._done(number)
+            if lingers and (sent.successor in self._view.lost or sent.slot is None) and number in outgoing.sent:
+                outgoing.drop(number)
 
     def release(self) -> None:
         """Give back the shards that this server has no part in."""
@@ -459,30 +294,3 @@ class Replication:
             led = set(copies.shards.led)
             for shard in [shard for shard in copies.shards.held if idle[shard] and shard not in led]:
                 copies.shards.give_back(shard)
-
-
-def _write(shards: Shards, rows: Rows) -> None:
-    if not rows.are_runs:
-        shards.write_rows(rows.keys, rows.values, rows.state)
-        return
-    for first, start, end in zip(rows.keys, rows.starts[:-1], rows.starts[1:], strict=True):
-        values, state = shards.run(int(first), int(end - start))
-        values[:], state[:] = rows.values[start:end], rows.state[start:end]
-
-
-def _none_of(shards: Shards, shard: int) -> Rows:
-    spec, one = shards.spec, np.array([shard], np.int64)
-    values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
-    return Rows(one, shards.numbers[one], np.zeros(2, np.int64), np.empty(0, np.uint64), values, state)
-
-
-def _both(first: Then, second: Then) -> Then:
-    def then() -> None:
-        first()
-        second()
-
-    return then
-
-
-def _nothing() -> None:
-    pass

@@ -49,6 +49,7 @@ from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
+from mpips.tasks.countdown import Countdown
 from mpips.views.chains import chains_of
 from mpips.views.view import MAIN, View
 
@@ -103,9 +104,7 @@ class Server:
         self._line = line
         self._threads = threads
         self._incoming = Incoming(fabric, received.refuse)
-        self._replication = Replication(
-            fabric, self._incoming, copy_share, lambda view, copied: line.tell(CopiesWhole(view, copied))
-        )
+        self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
         self._answers = Answers(fabric, received)
         self._checkpoints = Checkpoints(self.tables, fabric, line, run)
         handlers: dict[type[Message], Callable[[int, Any], None]] = {
@@ -204,11 +203,11 @@ class Server:
         if message.number != self._view.number:
             return
         self._gate.resting = message.number
-        self._replication.when_all_is_taken(lambda: self._drained(message.number))
+        self._replication.drain(lambda: self._drained(message.number))
 
     def _drained(self, number: int) -> None:
         if self._gate.resting == number:
-            self._line.tell(Drained(number))
+            self._line.tell(Drained(number, self._replication.copied))
 
     def _release(self, source: int, message: Release) -> None:
         if message.number == self._view.number:
@@ -244,7 +243,10 @@ class Server:
         def done(problem: Error | None = None) -> None:
             if problem is not None:
                 self._received.refuse(source, message.time, str(problem), message.part)
-                return
+            else:
+                copied.done()
+
+        def answer() -> None:
             self._pushes += 1
             self._fabric.send(source, PushReply(message.time, message.part))
             self._received.done(source, message.time, message.part)
@@ -252,11 +254,12 @@ class Server:
         def dropped() -> None:
             self._received.drop(source, message.time, message.part)
 
-        fresh = shards.clock.fresh(identity, lo, hi, step)
+        fresh, copied = shards.clock.fresh(identity, lo, hi, step), Countdown(answer)
         if fresh != [(lo, hi)]:  # of shards that are not led the clock knows only what happened to concern others, too
+            self._replication.when_all_is_taken(copied.one_more())  # what it repeats
             fresh = [part for part in fresh if shards.in_range(*part)]
             if not fresh:
-                self._replication.when_all_is_taken(done)
+                done()
                 return
             keys, values = _within(shards, fresh, lo, keys, values)
         aggregator = self._aggregators.get(message.table)

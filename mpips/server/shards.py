@@ -13,7 +13,7 @@ from mpips.errors import Error
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
-from mpips.kernels.copies import all_follow, count_for, group_starts, pack, starts_of, write_dense
+from mpips.kernels.copies import all_follow, count_for, group_starts, note, pack, starts_of, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
@@ -99,6 +99,7 @@ class Shards(Blocks):
         positions(no_keys, spec.kind == "dense", self._bits)
         shards, starts = self.touched(0, 0, no_keys)
         self.pack(no_keys, shards, starts, shards, 0, count_for(shards, starts, 0), np.zeros(8, np.uint8))
+        note(no_keys, shards, starts, np.zeros(0, np.bool_), np.zeros(0, np.bool_), no_keys, 0)
         all_follow(shards, shards, self.numbers, self.numbers, self.numbers, 0, 0)
         if spec.kind == "dense":
             self.write_rows(no_keys, values, state)

@@ -5,6 +5,10 @@ from collections.abc import Callable
 Then = Callable[[], None]
 
 
+def nothing() -> None:
+    """Nothing is to follow."""
+
+
 class Countdown:
     """Calls `then` when as many things as were counted, and the counting itself, are done."""
 

@@ -53,7 +53,7 @@ def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -
         return "a generation is being written"
     for rank, server in servers_of(job, view).items():
         replication = server._replication
-        if replication._sent or replication._wanted or replication._missing or replication._roomless:
+        if not replication.is_idle:
             return f"server {rank} has changes or copies under way"
         unfinished = [key for key, task in server._received._open.items() if key[0] in living and task.parts]
         if unfinished:
@@ -112,7 +112,7 @@ def of_copies(job: SimulatedJob, view: View, living: list[int]) -> Iterator[str]
 def _unlike(servers: dict[int, Server], table: int, shard: int, chain: Iterable[int], where: str) -> Iterator[str]:
     head, *others = chain
     first = servers[head]._replication.tables[table]
-    if first.paths[shard] is not None or shard not in first.shards.led:
+    if first.paths[shard] or shard not in first.shards.led:
         yield f"{where}: server {head} does not lead it"
     due = content(first.shards, shard)
     for rank in others:

@@ -568,9 +568,9 @@ def test_servers_count_again_when_one_of_them_is_lost_and_what_they_said_before_
 def settle(job):
     """All copies are where the view has them made."""
     number, servers = job.scheduler.view.number, job.scheduler.view.servers
-    effects = [effect for server in servers for effect in job.hear(server, m.CopiesWhole(number, 0))]
-    for server in servers if any(isinstance(message, m.Drain) for message in sent(effects).values()) else ():
-        effects = job.hear(server, m.Drained(number))
+    effects = [effect for server in servers for effect in job.hear(server, m.CopiesWhole(number))]
+    for server in [dest for dest, message in sent(effects).items() if isinstance(message, m.Drain)]:
+        effects = job.hear(server, m.Drained(number, 0))
     assert job.scheduler.view.ring == job.scheduler.view.target
     return effects
 
