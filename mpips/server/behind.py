@@ -7,7 +7,7 @@ import numpy as np
 from mpips.kernels.copies import note
 from mpips.kernels.partition import positions
 from mpips.server.rows import Array
-from mpips.server.shards import Shards
+from mpips.table import TableSpec
 
 NO_COPY = -1  # as the number of the last change of a copy that is not there, or can't be gone on with
 MOST = 1 << 20  # keys that are noted; beyond it their shards are rather sent whole again
@@ -27,12 +27,12 @@ class Behind:
     whole : shards that are to be sent whole, in that order, with the number of the copy that the other has.
     """
 
-    def __init__(self, shards: Shards) -> None:
-        self.begun = np.zeros(shards.spec.shards, np.bool_)
+    def __init__(self, spec: TableSpec) -> None:
+        self.begun = np.zeros(spec.shards, np.bool_)
         self.any_begun = False
         self.whole: dict[int, int] = {}
-        self._spec = shards.spec
-        self._stale = np.zeros(shards.spec.shards, np.bool_)
+        self._spec = spec
+        self._stale = np.zeros(spec.shards, np.bool_)
         self._keys = np.empty(0, np.uint64)
         self._count = 0
 

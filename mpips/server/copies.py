@@ -48,7 +48,7 @@ class Copies:
         self.after = np.full(count, NOBODY, np.int64)
         self.since = np.zeros(count, np.int64)
         self.coming = np.full(count, NOBODY, np.int64)
-        self.behind = Behind(shards)
+        self.behind = Behind(shards.spec)
         self.missing = np.zeros(count, np.bool_)
         self.paths: list[Path] = [()] * count
         self.clocks: dict[Path, RangeClock] = {}

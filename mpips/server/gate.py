@@ -2,6 +2,7 @@
 now, since then it is sent again; nothing is applied while the server rests before its shards get other heads.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ class Gate:
         self._received = received
         self._handlers = handlers
         self._early: list[tuple[int, ViewedMessage]] = []
-        self._held_up: list[Callable[[], None]] = []
+        self._held_up: deque[Callable[[], None]] = deque()
+        self._is_next = False
 
     def take(self, source: int, message: ViewedMessage) -> None:
         """Handle a message now or when its view is in force; or not at all."""
@@ -53,16 +55,21 @@ class Gate:
         return True
 
     def holds_up(self, run: Callable[[], None]) -> bool:
-        """Whether this server rests: then `run` is called when it does no more."""
-        if self.resting is not None:
-            self._held_up.append(run)
-        return self.resting is not None
+        """Whether this server rests, or others were held up before: then `run` is called after them."""
+        if self._is_next:
+            self._is_next = False
+            return False
+        if self.resting is None and not self._held_up:
+            return False
+        self._held_up.append(run)
+        return True
 
     def go_on(self) -> None:
         """Do what has waited for another view, now that this server acts by it."""
         self.resting = None
-        held_up, self._held_up = self._held_up, []
-        for run in held_up:
+        while self._held_up:
+            run = self._held_up.popleft()
+            self._is_next = True
             run()
         self.take_early()
 
