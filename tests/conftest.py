@@ -2,10 +2,14 @@
 
 import os
 import secrets
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+HERE = Path(__file__).parent
+MOST = 4  # processes that tests are spread over: those that start others all run in one of them
 
 # kernels compile at their first call
 settings.register_profile("mpips", deadline=None, print_blob=True)
@@ -24,3 +28,16 @@ def seed() -> int:
 def rng(seed: int) -> np.random.Generator:
     """Random numbers from that seed."""
     return np.random.default_rng(seed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes runs one after the other, the other modules beside it, each in one process of pytest's."""
+    for item in items:
+        module = item.path.relative_to(HERE)
+        starts = module.parts[0] in ("cli", "jobs") or module.name == "test_under_mpirun.py"
+        item.add_marker(pytest.mark.xdist_group("processes" if starts else str(module)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes that tests are spread over: none under mpirun, where all ranks run the same."""
+    return 0 if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ else min(os.cpu_count() or 1, MOST)

@@ -107,6 +107,8 @@ class Copies:
             if before != self.before[shard]:
                 self.since[shard] = view.number
             self.before[shard], self.after[shard], self.coming[shard] = before, after, coming
+        used = set(self.paths)
+        self.clocks = {path: clock for path, clock in self.clocks.items() if path in used}
         self.behind.keep((self.coming == coming_before) & (self.coming != NOBODY))
         self.missing &= self.before != NOBODY
         self.missing[[each.shard for each in wanted]] = True
