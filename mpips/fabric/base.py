@@ -116,7 +116,7 @@ class Fabric(ABC):
     def aside(self, work: Callable[[], T]) -> "Future[T]":
         """Run something long that sends no message, beside the rank's own loop."""
 
-    # --- more ranks, also each its own way; `mpips.births` has the order of things ------------------------------------
+    # --- more ranks, also each its own way; `mpips.rank.births` has the order of things -------------------------------
 
     @abstractmethod
     def bear(self, rank: int) -> None:
