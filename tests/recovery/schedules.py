@@ -31,7 +31,7 @@ class Schedule(NamedTuple):
     Attributes
     ----------
     seed : of the simulation, and of what the job's workers push.
-    job : "program", "batches" or "lock-step"; see `chaos`.
+    job : "program", "batches" or "lock-step"; see `jobs`.
     place : of the ranks on nodes; a name in `PLACES`.
     latency : shortest and longest time of a message, in seconds.
     replaces : whether spares take the places of dead workers to whom batches are handed out.
