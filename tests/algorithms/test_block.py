@@ -233,7 +233,7 @@ def test_an_interrupted_job_ends_soon_and_goes_on_from_its_weights(data, rows, f
 
     job = SimulatedJob(plan, PLACES["one node"](5), 1, latency=SLOW)
     at = 0.7 * lasted
-    job.simulation._at(at, lambda: job.ranks[0].wish_to_end("SIGINT received"))
+    job.simulation.at(at, lambda: job.ranks[0].wish_to_end("SIGINT received"))
     job.run()
     assert job.outcome[:2] == ("interrupted", "SIGINT received")
     assert job.simulation.time < at + 1.0

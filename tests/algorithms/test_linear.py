@@ -213,7 +213,7 @@ def test_an_interrupted_job_goes_on_where_it_was_and_trains_every_batch_as_often
 
     settings = {"run": tmp_path, "saves": True, "save_every": 0.0, "passes": 4}
     job = SimulatedJob(plan_of(data, **settings), [0] * 7, 1, latency=SLOW)
-    job.simulation._at(0.15, lambda: job.ranks[0].wish_to_end("SIGINT received"))
+    job.simulation.at(0.15, lambda: job.ranks[0].wish_to_end("SIGINT received"))
     job.run()
     assert job.outcome[:2] == ("interrupted", "SIGINT received")
     before = examples(job)

@@ -170,11 +170,11 @@ class Course:
                 fabric.send(other, NewView(self.view))
 
         for at, parts in self.moves:
-            fabric._world._at(at, change, parts)
+            fabric._world.at(at, change, parts)
 
         def settle():
             if all(worker in done or worker in dead for worker in self.got):
-                fabric._world._at(fabric.now() + QUIET, stop)
+                fabric._world.at(fabric.now() + QUIET, stop)
 
         def stop():
             for rank in range(fabric.size):
@@ -327,7 +327,7 @@ def test_a_rank_serves_its_part_while_it_reads_another_for_long(data):
     """Of two workers one is at each part when the data server of the second dies."""
     course = Course(data, roles_of(2, spares=0), use=0.05)
     course.simulation.kill(course.view.parts[1], 0.15)
-    course.simulation._at(0.15, course.simulation.linger, 50.0, 50.0)
+    course.simulation.at(0.15, course.simulation.linger, 50.0, 50.0)
     course.run().check(whole_of(data, 2))
     times = {part: sorted(time for got in course.got.values() for p, _, _, time in got if p == part) for part in (0, 1)}
     batches = len(times[0]) // 2

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 
 from mpips.checkpoint import Generation, generations
-from mpips.fabric import sim
+from mpips.fabric.sim import rank as simulated
 from mpips.plan import Plan
 from mpips.scheduler import requests
 from mpips.views.view import Roles, View
@@ -72,13 +72,13 @@ class Course:
         nodes = PLACES[schedule.place](schedule.ranks)
         self.job = SimulatedJob(self._plan(), nodes, schedule.seed, latency=schedule.latency)
         self.simulation = self.job.simulation
-        announce = self.simulation._announce
+        announce = self.simulation.announce
 
         def note(rank: int) -> None:
             self._gone.setdefault(rank, self.simulation.time)
             announce(rank)
 
-        self.simulation._announce = note  # type: ignore[method-assign]
+        self.simulation.announce = note  # type: ignore[method-assign]
         own = {"scale": self._scale, "kill_heir": self._kill_heir}
         for name, *arguments in schedule.faults:
             (own.get(name) or getattr(self.simulation, name))(*arguments)
@@ -133,7 +133,7 @@ class Course:
             if self._run.exists():
                 requests.Asked(self._run, requests.Sizes(servers=servers, workers=workers))
 
-        self.simulation._at(at, ask)
+        self.simulation.at(at, ask)
 
     def _kill_heir(self, at: float) -> None:
         """Have one of those die that have got the role of another."""
@@ -202,7 +202,7 @@ class Course:
         try:
             with (
                 mock.patch.object(requests, "PAUSE", LOOKS),
-                mock.patch.object(sim, "SHORTEST_SLEEP", LOOKS / 4),
+                mock.patch.object(simulated, "SHORTEST_SLEEP", LOOKS / 4),
                 contextlib.redirect_stderr(said),
             ):
                 self.job.run(LIMIT)

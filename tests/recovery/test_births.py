@@ -46,7 +46,7 @@ def ask(job, at, name, **sizes):
                 wanted = {"servers": None, "workers": None, "spares": None, **sizes}
                 desk._take(Scaled(desk._now(), name, **wanted))
 
-    job.simulation._at(at, go)
+    job.simulation.at(at, go)
 
 
 def latest_view(job):

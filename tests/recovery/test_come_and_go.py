@@ -34,7 +34,7 @@ def ask(job, at, servers=None, workers=None):
             ):
                 desk._take(Scaled(desk._now(), f"at {at}", servers, workers))
 
-    job.simulation._at(at, go)
+    job.simulation.at(at, go)
 
 
 def counted(job):

@@ -177,7 +177,7 @@ def test_a_rank_that_was_taken_for_dead_leaves_and_disturbs_nobody(data, tmp_pat
     job = counting(data, roles, tmp_path, seed)
     slow = job.view.group(f"{role}s")[0]
     job.simulation.pause(slow, 0.05, 0.2)
-    job.simulation._at(0.1, lambda: job.ranks[0]._lost(slow))
+    job.simulation.at(0.1, lambda: job.ranks[0]._lost(slow))
     job.run(LIMIT)
     assert job.outcomes[slow].exit == "lost"
     assert {outcome.exit for rank, outcome in enumerate(job.outcomes) if rank != slow} == {"finished"}
@@ -213,8 +213,8 @@ def test_the_scheduler_may_die_at_any_message_while_its_standby_gets_another_rol
 
     whole, sent = begin("whole"), []
     scheduler = whole.simulation.ranks[0]
-    whole.simulation._at(0.1, lambda: sent.append(scheduler.sent))
-    whole.simulation._at(0.2, lambda: sent.append(scheduler.sent))
+    whole.simulation.at(0.1, lambda: sent.append(scheduler.sent))
+    whole.simulation.at(0.2, lambda: sent.append(scheduler.sent))
     whole.run(LIMIT)
     for last in range(sent[0], sent[1]):
         print(f"rank 0 dies at message {last}")  # noqa: T201

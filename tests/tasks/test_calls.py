@@ -164,7 +164,7 @@ def test_a_worker_that_has_not_begun_yet_runs_no_function_before_it_has_its_tabl
 
     def hesitate(dest, message):
         if isinstance(message, Begin) and dest == slow:
-            late.simulation._at(scheduler.now() + 0.05, lambda: send(dest, message))
+            late.simulation.at(scheduler.now() + 0.05, lambda: send(dest, message))
         else:
             send(dest, message)
 

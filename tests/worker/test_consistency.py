@@ -417,7 +417,7 @@ def test_the_scheduler_changes_the_delay_of_workers_that_are_at_work():
     for at, delay in ((0.1, 4), (0.5, None)):
         for worker in job.view.workers:
             send = lambda worker=worker, delay=delay: job.simulation.ranks[0].send(worker, SetDelay(delay))  # noqa: E731
-            job.simulation._at(at, send)
+            job.simulation.at(at, send)
     assert job.run().results == [True, True]
 
 
