@@ -7,6 +7,7 @@ instead. Only when the scheduler and all who could follow it are dead does a ran
 import os
 import socket
 import traceback
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from mpips.dataserver.server import DataServer
@@ -201,8 +202,8 @@ class Rank:
         fabric, view, plan, line = self._fabric, self.view, self._plan, self._line
         try:
             if fabric.rank in view.servers and self._server is None:
-                share = plan.copy_share * min(1.0, self._cores())  # of its own time, where cores have several ranks
-                self._server = Server(fabric, view, line, self._received, plan.run, self._threads(), share)
+                threads = plan.threads or max(1, int(self._cores()))
+                self._server = Server(fabric, view, line, self._received, plan.run, threads, self._copy_share)
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
                 self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run)
@@ -234,15 +235,15 @@ class Rank:
         self._calls.serve(self._server or self._data_server)
         self._calls.begin()
 
-    def _threads(self) -> int:
-        if self._plan.threads:
-            return self._plan.threads
-        return max(1, int(self._cores()))
+    def _cores(self, idle: Collection[int] = ()) -> float:
+        """Cores of this node that there are for each of its ranks but those that are idle."""
+        nodes, me = self.view.nodes, self._fabric.rank
+        sharing = [rank for rank, node in enumerate(nodes) if node == nodes[me] and (rank not in idle or rank == me)]
+        return len(os.sched_getaffinity(0)) / len(sharing)
 
-    def _cores(self) -> float:
-        """Cores of this node that there are for each of its ranks."""
-        node = self.view.nodes[self._fabric.rank]
-        return len(os.sched_getaffinity(0)) / self.view.nodes.count(node)
+    def _copy_share(self, view: View) -> float:
+        """The share of a server's own time that goes into copying: where cores have several ranks, of what it has."""
+        return self._plan.copy_share * min(1.0, self._cores({*view.spares, *view.lost}))
 
     # --- death of others --------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from mpips.server.outgoing import NO_VIEW, Kind, Outgoing, Sent
 from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
 from mpips.tasks.countdown import Countdown, Then, nothing
+from mpips.views.view import View
 
 UNDER_WAY = 2  # whole shards, and messages of changed rows, that are sent and not taken, at once
 UNDER_WAY_AT_REST = 8
@@ -29,7 +30,7 @@ class Copying:
     Parameters
     ----------
     fabric, tables, outgoing : this server's.
-    share : of this server's time, for what it sends here.
+    share : of this server's time, in a view, for what it sends here before it rests.
 
     Attributes
     ----------
@@ -37,13 +38,16 @@ class Copying:
     copied : bytes that this server has sent to copies on their way, in all views.
     """
 
-    def __init__(self, fabric: Fabric, tables: list[Copies], outgoing: Outgoing, share: float) -> None:
+    def __init__(
+        self, fabric: Fabric, tables: list[Copies], outgoing: Outgoing, share: Callable[[View], float]
+    ) -> None:
         self.resting = False
         self.copied = 0
         self._fabric = fabric
         self._tables = tables
         self._outgoing = outgoing
-        self._share = share
+        self._share_in = share
+        self._share = 1.0
         self._active = False
         self._quiet_until = 0.0
         self._rows_due = 0.0
@@ -51,9 +55,10 @@ class Copying:
         self._rested: Then | None = None
         fabric.background.append(self._step)
 
-    def viewed(self) -> None:
+    def viewed(self, view: View) -> None:
         """The places of a view have been taken."""
         self.resting, self._rested = False, None
+        self._share = self._share_in(view)
         self._active = any(bool((copies.coming != NOBODY).any()) for copies in self._tables)
 
     # --- to the server after this one -------------------------------------------------------------------------------

@@ -35,11 +35,13 @@ class Replication:
     Parameters
     ----------
     fabric, incoming : this server's.
-    share : of this server's time, for making copies in the background.
+    share : of this server's time, in a view, for making copies in the background.
     whole : called with the number of a view when every copy that it has this server make is here, but for changes.
     """
 
-    def __init__(self, fabric: Fabric, incoming: Incoming, share: float, whole: Callable[[int], None]) -> None:
+    def __init__(
+        self, fabric: Fabric, incoming: Incoming, share: Callable[[View], float], whole: Callable[[int], None]
+    ) -> None:
         self.tables: list[Copies] = []
         self._fabric = fabric
         self._incoming = incoming
@@ -246,7 +248,7 @@ class Replication:
         led = [list(copies.shards.led) for copies in self.tables]
         for table, copies in enumerate(self.tables):
             wanted += [each._replace(table=table) for each in copies.viewed(view, me)]
-        self._copying.viewed()
+        self._copying.viewed(view)
         replicated = self._replicates
         self._replicates = any(copies.have_successors for copies in self.tables)
         if self._replicates and not replicated:

@@ -83,7 +83,7 @@ class Server:
     fabric, view, line, received : this rank's.
     run : the run folder, where checkpoints go; None for a job without any.
     threads : kernels that may run at once.
-    copy_share : share of its time that it sends copies of whole shards in.
+    copy_share : share of its time, in a view, that it makes copies in the background in.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Server:
         received: Received,
         run: Path | None,
         threads: int,
-        copy_share: float,
+        copy_share: Callable[[View], float],
     ) -> None:
         self.tables: list[Shards] = []
         self._aggregators: dict[int, Aggregate] = {}

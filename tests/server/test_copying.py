@@ -10,6 +10,7 @@ from mpips.messages import ChangeTaken, ShardsWanted
 from mpips.server.copies import Copies
 from mpips.server.copying import UNDER_WAY, UNDER_WAY_AT_REST, Copying
 from mpips.server.outgoing import Outgoing
+from mpips.views.view import Roles, assign
 from tests.shards import shards_of, table
 
 OTHER = 7
@@ -31,8 +32,8 @@ class Head:
         spec = table(rows=100_000, rule={"name": "add"})
         self.copies = Copies(shards_of(spec))
         self.copies.coming[:] = OTHER
-        self.copying = Copying(self.fabric, [self.copies], self.outgoing, SHARE)
-        self.copying.viewed()
+        self.copying = Copying(self.fabric, [self.copies], self.outgoing, lambda view: SHARE)
+        self.copying.viewed(assign([0] * 3, Roles()))
         self.shards = spec.shards
         self.copying.wanted(OTHER, ShardsWanted(1, [(0, shard, -1) for shard in range(spec.shards)]))
 
