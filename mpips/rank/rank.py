@@ -112,6 +112,7 @@ class Rank:
         fabric, plan = self._fabric, self._plan
         if fabric.rank == self.view.scheduler:
             self._desk = self._begin()
+            self._desk.wish = self._wish  # of the time that took: a checkpoint may have been read
             self._desk.open()
         self._take_roles()
         self._line.tell(Hello(socket.gethostname(), os.getpid()))
