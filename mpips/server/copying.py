@@ -78,7 +78,7 @@ class Copying:
         """Rows of a change have been stored here: note it for the copies on their way, or send them at once while this
         server rests; then do what is to follow.
         """
-        copies, spec = self._tables[message.table], self._tables[message.table].shards.spec
+        copies = self._tables[message.table]
         behind = copies.behind
         if not behind.any_begun:
             then()
@@ -86,21 +86,9 @@ class Copying:
             behind.changed(rows.shards, rows.starts, None if rows.are_runs else rows.keys)
             then()
         else:
-            countdown = Countdown(then)
             to = np.where(behind.begun[rows.shards], copies.coming[rows.shards], NOBODY)
-            for successor in sorted(set(to.tolist()) - {NOBODY}):
-                part = rows.only(to == successor)
-                self.copied += part.nbytes
-                self._outgoing.send(
-                    successor,
-                    (message.table, spec),
-                    message.applied,
-                    "later",
-                    part,
-                    message.steps,
-                    countdown.one_more(),
-                )
-            countdown.done()
+            where = message.table, copies.shards.spec
+            self.copied += self._outgoing.send_each(to, where, message.applied, "later", rows, message.steps, then)
 
     def _send_one(self, table: int, shard: int, kind: Kind, rows: Rows, then: Then) -> None:
         """Send a shard, or say that the other's copy is up to date."""

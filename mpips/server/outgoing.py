@@ -80,6 +80,28 @@ class Outgoing:
         rows.pack(blob)
         self.post(Sent(successor, number, applied, kind, shape, blob, slot, steps, then))
 
+    def send_each(
+        self,
+        to: Array,
+        table: tuple[int, TableSpec],
+        applied: int,
+        kind: Kind,
+        rows: Rows,
+        steps: list[Entry],
+        then: Then,
+    ) -> int:
+        """Send rows to the server of each of their shards, ``to`` (m,) int64, -1 for none; how many bytes.
+
+        `then` is for when all have acknowledged theirs.
+        """
+        countdown, sent = Countdown(then), 0
+        for successor in sorted(set(to.tolist()) - {-1}):
+            part = rows.only(to == successor)
+            sent += part.nbytes
+            self.send(successor, table, applied, kind, part, steps, countdown.one_more())
+        countdown.done()
+        return sent
+
     def room(self, size: int) -> tuple[Array, int | None]:
         """Bytes of the own arena and their offset; or bytes elsewhere, until there is room."""
         if not self._roomless:

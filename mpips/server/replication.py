@@ -129,16 +129,9 @@ class Replication:
 
     def _down(self, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
         """Send rows to the servers after this one, each its own; those whose chain ends here go nowhere."""
-        after = self.tables[table].after[rows.shards]
-        successors = set(after.tolist()) - {NOBODY}
-        if not successors:
-            then()
-            return
-        countdown = Countdown(then)
-        for successor in sorted(successors):
-            part = rows.only(after == successor)
-            self._send(successor, table, applied, part, steps, countdown.one_more())
-        countdown.done()
+        copies = self.tables[table]
+        where = table, copies.shards.spec
+        self._outgoing.send_each(copies.after[rows.shards], where, applied, "rows", rows, steps, then)
 
     def _send(self, successor: int, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
         spec = self.tables[table].shards.spec
