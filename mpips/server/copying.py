@@ -9,10 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from mpips.fabric import Fabric
-from mpips.kernels.copies import count_for
 from mpips.messages import Change, ShardsWanted
 from mpips.server.copies import NOBODY, Copies
-from mpips.server.outgoing import NO_VIEW, Kind, Outgoing, Sent
+from mpips.server.outgoing import NO_VIEW, Changed, Kind, Outgoing, Sent
 from mpips.server.rows import Array, Rows, size_of
 from mpips.server.shards import Shards
 from mpips.tasks.countdown import Countdown, Then, nothing
@@ -140,11 +139,9 @@ class Copying:
             self._rows_due = now + EVERY
         to = copies.coming[touched]
         for successor in sorted(set(to.tolist())):
-            count, n = counts = count_for(to, starts, successor)
-            blob, slot = self._outgoing.room(size_of(shards.spec, count, n, runs=False))
-            shards.pack(keys, touched, starts, to, successor, counts, blob)
-            self.copied += blob.size
-            self._outgoing.post(Sent(successor, table, NO_VIEW, "later", (count, n, False), blob, slot, [], nothing))
+            self.copied += self._outgoing.send_keys(
+                successor, table, NO_VIEW, "later", shards, Changed(keys, touched, starts, to), [], nothing
+            )
         return True
 
     def _send_whole(self, table: int) -> bool:

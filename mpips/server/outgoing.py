@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mpips.fabric import ArenaFull, Fabric
+from mpips.kernels.copies import count_for
 from mpips.messages import Change, ChangeTaken
 from mpips.server.clock import Entry
 from mpips.server.rows import Array, Rows, size_of
+from mpips.server.shards import Shards
 from mpips.table import TableSpec
 from mpips.tasks.countdown import Countdown, Then
 
@@ -40,6 +42,17 @@ class Sent(NamedTuple):
     def rows(self, spec: TableSpec) -> Rows:
         """What has changed."""
         return Rows.unpack(self.blob, spec, *self.shape)
+
+
+class Changed(NamedTuple):
+    """Rows of some shards: keys (n,) uint64, shards (m,) int64, where the keys of each begin (m + 1,), and the server
+    that each goes to (m,).
+    """
+
+    keys: Array
+    touched: Array
+    starts: Array
+    to: Array
 
 
 class Outgoing:
@@ -101,6 +114,18 @@ class Outgoing:
             self.send(successor, table, applied, kind, part, steps, countdown.one_more())
         countdown.done()
         return sent
+
+    def send_keys(
+        self, successor: int, table: int, applied: int, kind: Kind, shards: Shards, changed: Changed,
+        steps: list[Entry], then: Then,
+    ) -> int:  # fmt: skip
+        """Send those of the rows that have changed that go to a server, packed as they are here; how many bytes."""
+        keys, touched, starts, to = changed
+        count, n = counts = count_for(to, starts, successor)
+        blob, slot = self.room(size_of(shards.spec, count, n, runs=False))
+        shards.pack(keys, touched, starts, to, successor, counts, blob)
+        self.post(Sent(successor, table, applied, kind, (count, n, False), blob, slot, steps, then))
+        return blob.size
 
     def room(self, size: int) -> tuple[Array, int | None]:
         """Bytes of the own arena and their offset; or bytes elsewhere, until there is room."""

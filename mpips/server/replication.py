@@ -12,14 +12,14 @@ import numpy as np
 
 from mpips.errors import Error
 from mpips.fabric import Fabric
-from mpips.kernels.copies import all_follow, count_for
+from mpips.kernels.copies import all_follow
 from mpips.messages import Change, ChangeTaken, ShardsWanted
 from mpips.server.clock import Entry
 from mpips.server.copies import NOBODY, Copies
 from mpips.server.copying import Copying, all_of, write
 from mpips.server.incoming import Incoming
-from mpips.server.outgoing import NO_VIEW, Outgoing, Sent
-from mpips.server.rows import Array, Rows, size_of
+from mpips.server.outgoing import NO_VIEW, Changed, Outgoing
+from mpips.server.rows import Array, Rows
 from mpips.server.shards import Shards
 from mpips.tasks.countdown import Countdown, Then, nothing
 from mpips.views.view import View
@@ -96,11 +96,10 @@ class Replication:
                 rows = self._runs(copies.shards, touched[chosen], firsts, starts[chosen + 1] - starts[chosen])
                 self._send(successor, table, self._view.number, rows, steps, countdown.one_more())
                 continue
-            count, n = counts = count_for(after, starts, successor)
-            blob, slot = self._outgoing.room(size_of(copies.shards.spec, count, n, runs=False))
-            copies.shards.pack(keys, touched, starts, after, successor, counts, blob)
-            shape, number = (count, n, False), self._view.number
-            self._outgoing.post(Sent(successor, table, number, "rows", shape, blob, slot, steps, countdown.one_more()))
+            number, rows_of = self._view.number, Changed(keys, touched, starts, after)
+            self._outgoing.send_keys(
+                successor, table, number, "rows", copies.shards, rows_of, steps, countdown.one_more()
+            )
         copies.behind.changed(touched, starts, keys)
         countdown.done()
 
