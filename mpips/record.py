@@ -94,8 +94,11 @@ class Record:
 
         What a rank that was killed has begun to write, and did not end, is cut off.
         """
+        return max((event.get("number", 0) for event in self._events()), default=0)
+
+    def _events(self) -> list[dict[str, Any]]:
         if self._run is None or not (self._run / EVENTS).exists():
-            return 0
+            return []
         try:
             with (self._run / EVENTS).open("r+b") as file:
                 whole, _, torn = file.read().rpartition(b"\n")
@@ -103,8 +106,8 @@ class Record:
                     file.truncate(len(whole) + 1)
         except OSError as error:
             self._complain(error)
-            return 0
-        return max((json.loads(line).get("number", 0) for line in whole.splitlines()), default=0)
+            return []
+        return [json.loads(line) for line in whole.splitlines()]
 
     def recoveries(self) -> list[dict[str, Any]]:
         """What the events say of every recovery: rank, role, text; "detected" in Unix seconds, and the seconds from
@@ -131,8 +134,8 @@ class Record:
     def event(self, event: dict[str, Any], number: int | None = None) -> None:
         """Append an event, with the time, and its number if it has one.
 
-        A scheduler that was only taken for dead may write for a moment after its successor has begun to: an event whose
-        number is written already is left out.
+        A scheduler that was only taken for dead may write for a moment after its successor has begun to, or take over
+        when that has ended the job: what is written already is left out, and whatever would follow the end.
         """
         if self._run is None:
             return
@@ -141,9 +144,11 @@ class Record:
         self._unwritten += line
         try:
             with (self._run / EVENTS).open("a", encoding="utf-8") as file:
-                if number is not None and file.tell() != self._end and number <= self.last_event():
-                    self._unwritten = self._unwritten.removesuffix(line)
-                    return
+                if number is not None and file.tell() != self._end:
+                    written = self._events()
+                    if any(each.get("number", 0) >= number or each["event"] == "end" for each in written):
+                        self._unwritten = self._unwritten.removesuffix(line)
+                        return
                 file.write(self._unwritten)
                 self._end = file.tell()
             self._unwritten = ""

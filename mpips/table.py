@@ -4,6 +4,7 @@ Placement is arithmetic: a key gives its shard, and a shard its header, without 
 of placement, replication and persistence (Chilimbi et al. 2014, section 5.2: "shards of about 1 MB").
 """
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,7 +19,7 @@ Kind = Literal["dense", "sparse"]
 DType = Literal["float32", "float64"]
 
 
-class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
+class TableSpec(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A named vector or matrix of shared parameters.
 
     Parameters
@@ -49,22 +50,27 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
     push_filters: list[dict[str, Any]] = []
     pull_filters: list[dict[str, Any]] = []
 
-    @property
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The type of a value."""
+        return np.dtype(self.dtype)
+
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of one value."""
-        return int(np.dtype(self.dtype).itemsize)
+        return self.numpy_dtype.itemsize
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row's values, without its update state."""
         return self.width * self.itemsize
 
-    @property
+    @cached_property
     def push_width(self) -> int:
         """Numbers that a push has per key."""
         return self.width * self.inputs
 
-    @property
+    @cached_property
     def shard_bits(self) -> int:
         """Dense: log2 of the rows of a shard. Sparse: log2 of the number of shards."""
         rows = max(MIN_SHARD_BYTES // self.row_bytes, min(SHARD_BYTES // self.row_bytes, self.rows // LEAST_SHARDS), 1)
@@ -73,17 +79,17 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True):
             return shard_rows_log2
         return max(LEAST_SHARDS.bit_length() - 1, (self.rows >> shard_rows_log2).bit_length())
 
-    @property
+    @cached_property
     def shard_rows(self) -> int:
         """Rows of a dense shard; the last shard may have fewer."""
         return 1 << self.shard_bits
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """What clocks count: rows of a dense table, shards of a sparse one."""
         return self.rows if self.kind == "dense" else self.shards
 
-    @property
+    @cached_property
     def shards(self) -> int:
         """Number of shards."""
         if self.kind == "sparse":

@@ -17,7 +17,7 @@ def shards_of(spec: TableSpec, arena_bytes: int = 8 << 20, threads: int = 1, hol
     headers = space.allocate(header_offsets([spec])[-1])
     shards = Shards(spec, headers, arena, space, threads)
     shards.hold(range(spec.shards) if hold is None else hold)
-    shards.led = list(shards.held)
+    shards.lead(sorted(shards.held))
     return shards
 
 

@@ -67,3 +67,13 @@ def test_an_event_that_another_scheduler_has_written_is_left_out(tmp_path):
         record.event({"event": "note"}, number)
     numbers = [json.loads(line).get("number") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert numbers == [None, 1, 2, 3, 4]
+
+
+def test_nothing_follows_the_end_that_another_scheduler_has_written(tmp_path):
+    first, second = Record(tmp_path), Record(tmp_path, fresh=False)
+    first.event({"event": "training"}, 1)
+    second.last_event()
+    first.event({"event": "end"}, 2)
+    second.event({"event": "end"}, 3)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["training", "end"]

@@ -37,6 +37,36 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
 
 
 @njit(nogil=True, cache=True)
+def union(keys_a, keys_b, bits):
+    """The union (k,) of two key lists, each as in `merge_sum`, in the same order."""
+    n, m = np.uint64(keys_a.size), np.uint64(keys_b.size)
+    keys = np.empty(n + m, np.uint64)
+    i, j, k, one = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(1)
+    if bits == 0:
+        while i < n and j < m:
+            a, b = keys_a[i], keys_b[j]
+            keys[k] = min(a, b)
+            i += np.uint64(a <= b)
+            j += np.uint64(b <= a)
+            k += one
+    else:
+        shards_a, shards_b = _shards(keys_a, bits), _shards(keys_b, bits)
+        while i < n and j < m:
+            a, b, shard_a, shard_b = keys_a[i], keys_b[j], shards_a[i], shards_b[j]
+            from_a = (shard_a < shard_b) | ((shard_a == shard_b) & (a <= b))
+            from_b = (shard_b < shard_a) | ((shard_a == shard_b) & (b <= a))
+            keys[k] = a if from_a else b
+            i += np.uint64(from_a)
+            j += np.uint64(from_b)
+            k += one
+    end = k + n - i
+    keys[k:end] = keys_a[i:]
+    k, end = end, end + m - j
+    keys[k:end] = keys_b[j:]
+    return keys[:end]
+
+
+@njit(nogil=True, cache=True)
 def _ascending(keys_a, values_a, keys_b, values_b, keys, values):
     """Merge ascending lists until one is over; returns how far each of the two, and the outcome, has come.
 

@@ -73,6 +73,7 @@ class Called:
         if message.step:
             new, steps = _not_done(shards, concerned, message)
             repeats, concerned = len(new) < len(concerned), new
+            self._replication.make_way(message.table)
         try:
             reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
             data, dtype, shape = pack(reply)

@@ -112,5 +112,5 @@ class Copies:
         self.behind.keep((self.coming == coming_before) & (self.coming != NOBODY))
         self.missing &= self.before != NOBODY
         self.missing[[each.shard for each in wanted]] = True
-        shards.led = led
+        shards.lead(led)
         return wanted

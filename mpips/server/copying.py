@@ -33,6 +33,7 @@ class Copying:
 
     Attributes
     ----------
+    active : whether any copy is on its way in this view.
     resting : whether nothing more is applied in this view, so that what is stored here goes on at once.
     copied : bytes that this server has sent to copies on their way, in all views.
     """
@@ -47,7 +48,7 @@ class Copying:
         self._outgoing = outgoing
         self._share_in = share
         self._share = 1.0
-        self._active = False
+        self.active = False
         self._quiet_until = 0.0
         self._rows_due = 0.0
         self._turns: list[Callable[[int], bool]] = [self._send_whole, self._send_rows]
@@ -58,7 +59,7 @@ class Copying:
         """The places of a view have been taken."""
         self.resting, self._rested = False, None
         self._share = self._share_in(view)
-        self._active = any(bool((copies.coming != NOBODY).any()) for copies in self._tables)
+        self.active = any(bool((copies.coming != NOBODY).any()) for copies in self._tables)
 
     # --- to the server after this one -------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Copying:
 
     def _step(self) -> bool:
         """Send what copies lack, as often as the share of time allows; at rest all of it."""
-        if not self._active and self._rested is None:
+        if not self.active and self._rested is None:
             return False
         if not any(copies.behind.lacks for copies in self._tables):
             return self._is_at_rest()

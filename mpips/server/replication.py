@@ -15,6 +15,7 @@ from mpips.fabric import Fabric
 from mpips.kernels.copies import all_follow
 from mpips.messages import Change, ChangeTaken, ShardsWanted
 from mpips.server.clock import Entry
+from mpips.server.coalescing import Applied, Coalescing
 from mpips.server.copies import NOBODY, Copies
 from mpips.server.copying import Copying, all_of, write
 from mpips.server.incoming import Incoming
@@ -52,7 +53,9 @@ class Replication:
         self._copying = Copying(fabric, self.tables, self._outgoing, share)
         self.taken = self._outgoing.taken
         self.wanted = self._copying.wanted
-        self.drain = self._copying.drain
+        self._coalescing = Coalescing(fabric, self.tables, self._send_applied)
+        self.make_way = self._coalescing.make_way
+        self.make_way_for_push = self._coalescing.make_way_for_push
 
     @property
     def copied(self) -> int:
@@ -63,27 +66,23 @@ class Replication:
     def is_idle(self) -> bool:
         """Whether no change and no copy is on its way."""
         lacking = any(copies.missing.any() or copies.behind.lacks for copies in self.tables)
-        return self._outgoing.idle and not lacking
+        return self._outgoing.idle and self._coalescing.idle and not lacking
 
     # --- what the head has changed ----------------------------------------------------------------------------------
 
-    def changed(
-        self,
-        table: int,
-        lo: int,
-        hi: int,
-        keys: Array | None,
-        steps: list[Entry],
-        then: Then,
-        whole_range: bool = False,
-    ) -> None:
-        """A push to ``[lo, hi)``, of keys (n,) grouped by shard or of all rows, is applied here; `then` is for when
-        every copy has it. With `whole_range` also the clocks of shards none of whose rows have changed.
-        """
+    def changed(self, table: int, applied: Applied, then: Then) -> None:
+        """A push that way was made for is applied here; `then` is for when every copy has it."""
         if not self._replicates or self._view is None:
             then()
-            return
+        elif self._copying.active:  # which looks at the numbers of changes
+            self._send_applied(table, applied, then)
+        else:
+            self._coalescing.add(table, applied, then)
+
+    def _send_applied(self, table: int, applied: Applied, then: Then) -> None:
+        assert self._view is not None
         copies = self.tables[table]
+        lo, hi, keys, steps, whole_range = applied
         touched, starts = copies.shards.touched(lo, hi, keys, whole_range)
         numbers = copies.shards.numbers
         numbers[touched] += 1
@@ -112,7 +111,7 @@ class Replication:
         return Rows(touched, shards.numbers[touched], starts, firsts.astype(np.uint64), values, state)
 
     def rewritten(self, table: int, concerned: Iterable[int], steps: list[Entry], then: Then) -> None:
-        """A function has written to whole shards here; `then` is for when every copy has them."""
+        """A function that way was made for has written to whole shards; `then` is for when every copy has them."""
         copies = self.tables[table]
         countdown = Countdown(then)
         for shard in concerned if self._replicates else ():
@@ -122,8 +121,14 @@ class Replication:
             copies.behind.again([shard])
         countdown.done()
 
+    def drain(self, then: Then) -> None:
+        """Nothing more is applied in this view: call `then` when all copies have all."""
+        self._coalescing.flush()
+        self._copying.drain(then)
+
     def when_all_is_taken(self, then: Then) -> None:
-        """Call `then` when all changes that have been sent down chains so far are acknowledged."""
+        """Call `then` when all changes that have been to go down chains so far are acknowledged."""
+        self._coalescing.flush()
         self._outgoing.when_taken(lambda sent: sent.kind == "rows", then)
 
     def _down(self, table: int, applied: int, rows: Rows, steps: list[Entry], then: Then) -> None:
@@ -235,6 +240,7 @@ class Replication:
         """Take the places of a view, and call `taken`; then send what the servers that are after this one now may lack,
         and ask the one before for copies.
         """
+        self._coalescing.flush()
         self._view, self._outgoing.view = view, view.number
         me, wanted = self._fabric.rank, []
         led = [list(copies.shards.led) for copies in self.tables]

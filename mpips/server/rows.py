@@ -50,13 +50,13 @@ class Rows(NamedTuple):
     def unpack(blob: Array, spec: TableSpec, shards: int, rows: int, runs: bool) -> "Rows":
         """The arrays in some bytes, not copied."""
         end = 3 * shards + 1 + (shards if runs else rows)
-        words, cells = blob[: 8 * end].view("int64"), blob[8 * end :].view(spec.dtype)
+        words, cells = blob[: 8 * end].view(np.int64), blob[8 * end :].view(spec.numpy_dtype)
         width, state = spec.width, spec.width * spec.slots
         return Rows(
             words[:shards],
             words[shards : 2 * shards],
             words[2 * shards : 3 * shards + 1],
-            words[3 * shards + 1 :].view("uint64"),
+            words[3 * shards + 1 :].view(np.uint64),
             cells[: rows * width].reshape(rows, width),
             cells[rows * width : rows * (width + state)].reshape(rows, state),
         )

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from mpips.server.aggregate import Aggregate, Part
 from mpips.server.answers import Answers
 from mpips.server.called import Called
 from mpips.server.checkpoints import Checkpoints, restore
+from mpips.server.coalescing import Applied
 from mpips.server.copies import Copies
 from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
@@ -49,13 +51,13 @@ from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
-from mpips.tasks.countdown import Countdown
+from mpips.tasks.countdown import Countdown, Then
 from mpips.views.chains import chains_of
 from mpips.views.view import MAIN, View
 
 Array = np.ndarray[Any, Any]
 EMPTY = np.empty(0, np.uint8)
-Applied = Callable[[int, int, int, Array | None, Callable[[], None]], None]
+WhenSummed = Callable[[int, int, int, Array | None, Then], None]
 
 
 def _within(
@@ -162,7 +164,9 @@ class Server:
             table = len(self.tables)
             if spec.aggregate:
                 identities = self._view.identities[MAIN]
-                self._aggregators[table] = Aggregate(spec, identities, shards.apply, self._aggregated(table, shards))
+                self._aggregators[table] = Aggregate(
+                    spec, identities, partial(self._apply, table), self._aggregated(table, shards)
+                )
             self.tables.append(shards)
             self._replication.tables.append(Copies(shards))
         self._gate.since = [self._view.number] * len(tables)
@@ -267,21 +271,26 @@ class Server:
             if aggregator is not None:
                 aggregator.add(identity, step, Part(lo, hi, keys, values, done, dropped))
                 return
-            shards.apply(lo, hi, keys, values)
+            self._apply(message.table, lo, hi, keys, values)
         except Error as problem:
             done(problem)
             return
         shards.clock.advance(identity, lo, hi, step)
-        self._replication.changed(message.table, lo, hi, keys, [(identity, lo, hi, step)], done)
+        applied = Applied(lo, hi, keys, [(identity, lo, hi, step)], whole_range=False)
+        self._replication.changed(message.table, applied, done)
 
-    def _aggregated(self, table: int, shards: Shards) -> Applied:
+    def _apply(self, table: int, lo: int, hi: int, keys: Array | None, values: Array) -> None:
+        self._replication.make_way_for_push(table, lo, hi, keys)
+        self.tables[table].apply(lo, hi, keys, values)
+
+    def _aggregated(self, table: int, shards: Shards) -> WhenSummed:
         """What follows the sum of a step: the clocks of all workers go on, and the copies learn of both."""
 
-        def applied(step: int, lo: int, hi: int, keys: Array | None, then: Callable[[], None]) -> None:
+        def applied(step: int, lo: int, hi: int, keys: Array | None, then: Then) -> None:
             steps = [(identity, lo, hi, step) for identity in self._aggregators[table].workers]
             for entry in steps:
                 shards.clock.advance(*entry)
-            self._replication.changed(table, lo, hi, keys, steps, then, whole_range=True)
+            self._replication.changed(table, Applied(lo, hi, keys, steps, whole_range=True), then)
 
         return applied
 

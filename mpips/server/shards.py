@@ -1,5 +1,6 @@
 """The shards of one table that a server holds, in its arena: values and update state, and no second copy."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -15,6 +16,7 @@ from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
 from mpips.kernels.copies import all_follow, count_for, group_starts, note, pack, starts_of, write_dense
 from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
+from mpips.kernels.merge import union
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
 from mpips.server.blocks import Blocks
@@ -46,13 +48,13 @@ class Shards(Blocks):
     Attributes
     ----------
     held, numbers : as `Blocks`.
-    led : those of them that this server is the head of: whose pushes it takes, and whom functions run on.
+    led : ascending, those of them that this server is the head of: whose pushes it takes, and whom functions run on.
     clock : which pushes are applied to the shards that are led.
     """
 
     def __init__(self, spec: TableSpec, headers: int, arena: Array, space: Allocator, threads: int = 1) -> None:
         super().__init__(spec, headers, arena, space)
-        self.led: list[int] = []
+        self.lead([])
         self.clock = RangeClock(spec.positions)
         self._rule = make(spec.rule)
         self._loops = loops(self._rule)
@@ -62,6 +64,11 @@ class Shards(Blocks):
         self._local = np.empty((spec.shards, 2), np.int64)
         self._local[:, 0] = self._headers + np.arange(spec.shards) * header.WORDS
         self._local[:, 1] = 0
+
+    def lead(self, shards: list[int]) -> None:
+        """From now on this server is the head of these, ascending."""
+        self.led = shards
+        self._led = np.array(shards, np.int64)
 
     def warm(self) -> None:
         """Compile the rule's loops, or load them from numba's cache: not at the first push.
@@ -97,6 +104,7 @@ class Shards(Blocks):
         values, state = np.empty((0, spec.width), spec.dtype), np.empty((0, spec.width * spec.slots), spec.dtype)
         self.touched(0, 0, no_keys, whole_range=spec.aggregate)
         positions(no_keys, spec.kind == "dense", self._bits)
+        union(no_keys, no_keys, self._bits if spec.kind == "sparse" else 0)
         shards, starts = self.touched(0, 0, no_keys)
         self.pack(no_keys, shards, starts, shards, 0, count_for(shards, starts, 0), np.zeros(8, np.uint8))
         note(no_keys, shards, starts, np.zeros(0, np.bool_), np.zeros(0, np.bool_), no_keys, 0)
@@ -199,8 +207,7 @@ class Shards(Blocks):
         (hi - lo, width·inputs).
         """
         spec = self.spec
-        first, last = lo >> self._bits, (hi - 1) >> self._bits
-        mine = [shard for shard in self.led if first <= shard <= last]
+        mine = self.in_range(lo, hi)
 
         def one(shard: int) -> None:
             start, end = spec.shard_range(shard)
@@ -298,10 +305,12 @@ class Shards(Blocks):
 
     def in_range(self, lo: int, hi: int | None) -> list[int]:
         """The shards that are led and have any of the positions ``[lo, hi)``; `hi` None: no bound."""
-        if self.spec.kind == "sparse":
-            return [shard for shard in self.led if lo <= shard and (hi is None or shard < hi)]
-        first, last = lo >> self._bits, ((self.spec.rows if hi is None else hi) - 1) >> self._bits
-        return [shard for shard in self.led if first <= shard <= last]
+        return self.led[self._which(lo, self.spec.positions if hi is None else hi)]
+
+    def _which(self, lo: int, hi: int) -> slice:
+        """Of the shards that are led those that have any of the positions ``[lo, hi)``."""
+        first, end = (lo, hi) if self.spec.kind == "sparse" else (lo >> self._bits, ((hi - 1) >> self._bits) + 1)
+        return slice(bisect_left(self.led, first), bisect_left(self.led, end))
 
     def touched(self, lo: int, hi: int, keys: Array | None, whole_range: bool = False) -> tuple[Array, Array]:
         """The shards (m,), ascending, that a push concerns, and where the rows of each begin among its own (m + 1,).
@@ -309,12 +318,12 @@ class Shards(Blocks):
         Of a range, and of keys with `whole_range`, these are all the shards of ``[lo, hi)`` that are led.
         """
         if keys is None:
-            mine = np.array(self.in_range(lo, hi), np.int64)
+            mine = self._led[self._which(lo, hi)]
             sizes = np.minimum(hi, (mine + 1) << self._bits) - np.maximum(lo, mine << self._bits)
             return mine, np.concatenate(([0], np.cumsum(sizes)))
         dense = self.spec.kind == "dense"
         if whole_range:
-            mine = np.array(self.in_range(lo, hi), np.int64)
+            mine = self._led[self._which(lo, hi)]
             return mine, starts_of(keys, dense, self._bits, mine)
         most = min(keys.size, self.numbers.size)
         shards, starts = np.empty(most, np.int64), np.empty(most + 1, np.int64)
@@ -344,7 +353,7 @@ class Shards(Blocks):
         pack(
             self._words, self._cells, self._headers, keys, touched, starts, self.numbers, after, successor, counts,
             spec.kind == "dense", self._bits, spec.width, spec.slots, self._stride,
-            out.view(np.int64), out.view(spec.dtype),
+            out.view(np.int64), out.view(spec.numpy_dtype),
         )  # fmt: skip
 
     def write_rows(self, keys: Array, values: Array, state: Array) -> None:

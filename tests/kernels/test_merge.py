@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpips.kernels.merge import merge_sum
+from mpips.kernels.merge import merge_sum, union
 from mpips.kernels.partition import shard_of
 
 LAST = 2**64 - 1
@@ -35,6 +35,7 @@ def test_the_union_has_every_key_once_in_order_with_the_sum_of_its_values(bits, 
     a, b = data.draw(rows(width)), data.draw(rows(width))
     keys, values = merge_sum(*listed(a, bits, width, dtype), *listed(b, bits, width, dtype), bits)
     assert keys.tolist() == ordered(a | b, bits)
+    assert union(*(np.array(ordered(each, bits), np.uint64) for each in (a, b)), bits).tolist() == keys.tolist()
     assert values.dtype == dtype
     nothing = np.full(width, -0.0, dtype)
     with np.errstate(over="ignore"):  # what is too large in NumPy is so in a kernel
