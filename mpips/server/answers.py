@@ -30,14 +30,18 @@ class Answers:
         self._fabric = fabric
         self._received = received
         self._slots: dict[tuple[int, int, int], int] = {}  # by source, time and part
+        self._gone: set[int] = set()
         fabric.on(Taken, self._taken)
 
     def leave(
         self, source: int, time: int, arrays: list[Array], reply: Callable[[int], Message], part: int = 0
     ) -> bool:
         """Leave arrays side by side, tell the source where by `reply`, and be done with its task; without room for
-        them refuse it: False.
+        them refuse it, and leave nothing for the dead: False.
         """
+        if source in self._gone:  # it died while its question was read
+            self._received.done(source, time, part)
+            return False
         try:
             slot = self._fabric.space.allocate(sum(array.nbytes for array in arrays))
         except Error as problem:
@@ -58,6 +62,7 @@ class Answers:
 
     def forget(self, rank: int) -> None:
         """A rank is dead: it takes nothing more."""
+        self._gone.add(rank)
         for key in [key for key in self._slots if key[0] == rank]:
             self._fabric.space.free(self._slots.pop(key))
 
