@@ -1,9 +1,10 @@
-"""The generations in a run folder, by the names of its files alone: which are complete, which go."""
+"""The generations in a run folder: which are complete, which go."""
 
-import shutil
 from pathlib import Path
 
 from mpips.checkpoint import layout
+from mpips.checkpoint.layout import CheckpointError
+from mpips.checkpoint.read import files_of
 
 
 def number(path: Path) -> int:
@@ -30,9 +31,11 @@ def next_generation(run: Path) -> int:
 
 
 def drop_old(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` complete generations, and what crashed writers left of older ones.
+    """Remove all but the newest `keep` complete generations, the server files that these don't need, and what crashed
+    writers left.
 
-    A master goes before its server files, so that what still has a master is whole at any time.
+    A master goes before its server files, so that what still has a master is whole at any time. While a master that is
+    to be kept can't be read, no server file goes.
 
     Raises
     ------
@@ -42,7 +45,10 @@ def drop_old(run: Path, keep: int) -> None:
     if not masters:
         return
     newest = number(masters[0])
-    kept = {path.stem for path in masters[:keep]}
+    try:
+        needed = {path for master in masters[:keep] for path in _files(master)}
+    except CheckpointError:
+        needed = None
     with layout.writing(run):
         for path in masters[keep:]:
             path.unlink(missing_ok=True)
@@ -50,10 +56,15 @@ def drop_old(run: Path, keep: int) -> None:
             name = path.name.removesuffix(layout.TEMPORARY).removesuffix(".h5")
             if not layout.FOLDER_NAME.fullmatch(name) or number(path) > newest:
                 continue
-            if path.is_dir() and name not in kept:
-                shutil.rmtree(path)
+            if path.is_dir() and needed is not None:
+                for file in set(path.iterdir()) - needed:
+                    file.unlink(missing_ok=True)
+                if not any(path.iterdir()):
+                    path.rmdir()
             elif path.name.endswith(layout.TEMPORARY):
                 path.unlink(missing_ok=True)
-            elif path.is_dir():
-                for stale in path.glob(f"*{layout.TEMPORARY}"):
-                    stale.unlink(missing_ok=True)
+
+
+def _files(master: Path) -> list[Path]:
+    with layout.open_file(master, layout.MASTER_FORMAT) as file, layout.reading(master):
+        return [layout.server_path(master.parent, each.generation, each.rank) for each in files_of(file)]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mpips.errors import Error
 
-VERSION = 1
+VERSION = 2
 MASTER_FORMAT = "mpips"
 SERVER_FORMAT = "mpips server"
 TEMPORARY = ".tmp"
@@ -28,9 +28,9 @@ LIBVER = ("v110", "v110")  # checksums on metadata, and every HDF5 since 1.10 re
 
 MASTER_NAME = re.compile(r"generation-(\d{6,})\.h5")
 FOLDER_NAME = re.compile(r"generation-(\d{6,})")
-MASTER_INDEX = np.dtype([("shard", "<i8"), ("rank", "<i8"), ("offset", "<i8"), ("rows", "<i8")])
+MASTER_INDEX = np.dtype([("shard", "<i8"), ("file", "<i8"), ("offset", "<i8"), ("rows", "<i8")])
 SERVER_INDEX = np.dtype([("shard", "<i8"), ("offset", "<i8"), ("rows", "<i8")])
-SERVERS = np.dtype([("rank", "<i8"), ("bytes", "<i8"), ("id", "S32")])
+FILES = np.dtype([("generation", "<i8"), ("rank", "<i8"), ("bytes", "<i8"), ("id", "S32")])
 
 REMEDIES = {
     errno.ENOSPC: "free some space there, or set checkpoint.folder to another disk",

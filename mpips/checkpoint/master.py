@@ -1,4 +1,4 @@
-"""Completing a generation: one master file that shows every table whole, over all server files."""
+"""Completing a generation: one master file that shows every table whole, over the newest server files of its shards."""
 
 import datetime
 import os
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpips.checkpoint import layout
 from mpips.checkpoint.layout import CheckpointError
+from mpips.checkpoint.read import Generation
 from mpips.table import TableSpec
 
 
@@ -25,6 +26,7 @@ def write_master(
     job: str,
     progress: Mapping[str, Any],
     names: Path | None = None,
+    base: int | None = None,
 ) -> Path:
     """Complete a generation whose server files are all there.
 
@@ -36,6 +38,8 @@ def write_master(
     job : the job file's text.
     progress : what the scheduler needs to go on; anything that JSON can hold.
     names : the HDF5 file whose dataset "names" holds a name for each row, when the data have names.
+    base : the complete generation since which the servers have written what has changed; None: they wrote all. It
+        is not looked at when they have written all anyway.
 
     Returns
     -------
@@ -48,7 +52,20 @@ def write_master(
         cannot be written.
     """
     path = layout.master_path(run, generation)
-    servers = [_Server(run, generation, rank) for rank in ranks]
+    parts = [_Part(run, generation, rank) for rank in ranks]
+    index = {table.name: _written(table, parts) for table in tables}
+    if base is not None and any(np.unique(index[table.name]["shard"]).size < table.shards for table in tables):
+        with Generation(layout.master_path(run, base)) as old:
+            old.verify()
+            for table in tables:
+                index[table.name], parts = _joined(index[table.name], table, old, parts)
+    for table in tables:
+        _check_shards(index[table.name], table, path)
+    needed = sorted({int(i) for entries in index.values() for i in entries["file"]}, key=lambda i: parts[i].place)
+    places = np.zeros(len(parts), np.int64)
+    places[needed] = np.arange(len(needed))
+    clocks = [part.clocks for part in parts if part.generation == generation]
+    parts = [parts[i] for i in needed]
     try:
         with layout.writing(path), layout.create(path) as file:
             layout.describe_file(file, layout.MASTER_FORMAT, generation)
@@ -56,10 +73,13 @@ def write_master(
             layout.put_text(file.attrs, "time", now.isoformat(timespec="seconds"))
             layout.put_text(file.attrs, "job", job)
             layout.put_text(file.attrs, "progress", layout.to_json(progress))
-            records = [(s.rank, s.path.stat().st_size, s.id) for s in servers]
-            layout.put_records(file, "servers", np.array(records, layout.SERVERS))
+            records = [(part.generation, part.rank, part.bytes, part.id) for part in parts]
+            layout.put_records(file, "files", np.array(records, layout.FILES))
             for table in tables:
-                _write_table(file.create_group(f"tables/{table.name}"), table, servers, path)
+                entries = index[table.name]
+                entries["file"] = places[entries["file"]]
+                entries.sort(order=["shard"] if table.kind == "dense" else ["file", "offset"])
+                _write_table(file.create_group(f"tables/{table.name}"), table, entries, parts, clocks)
             if names is not None:
                 file["names"] = h5py.ExternalLink(os.path.relpath(names, run), "names")
         with layout.writing(path):
@@ -71,66 +91,95 @@ def write_master(
     return path
 
 
-class _Server:
+class _Part:
     """What the master needs to know of a server's file."""
 
     def __init__(self, run: Path, generation: int, rank: int) -> None:
-        self.rank = rank
-        self.path = layout.server_path(run, generation, rank)
-        self.source = str(self.path.relative_to(run)).encode()
+        self.generation, self.rank = generation, rank
+        self.place = generation, rank
+        path = layout.server_path(run, generation, rank)
+        self.source = str(path.relative_to(run)).encode()
         self.index: dict[str, NDArray[Any]] = {}
         self.clocks: dict[str, dict[int, int]] = {}
-        with layout.open_file(self.path, layout.SERVER_FORMAT) as file, layout.reading(self.path):
+        with layout.open_file(path, layout.SERVER_FORMAT) as file, layout.reading(path):
+            self.bytes = path.stat().st_size
             self.id = layout.get_text(file.attrs, "id")
             for name in file["tables"]:
-                group = file["tables"][name]
-                self.index[name] = group["index"][:]
-                if "clocks" in group.attrs:
-                    times = layout.get_text(group.attrs, "clocks")
-                    self.clocks[name] = msgspec.json.decode(times, type=dict[int, int])
+                self.index[name] = file["tables"][name]["index"][:]
+            if "clocks" in file.attrs:
+                times = layout.get_text(file.attrs, "clocks")
+                self.clocks = msgspec.json.decode(times, type=dict[str, dict[int, int]])
+
+    def rows(self, table: str) -> int:
+        """Rows that the file has of a table."""
+        return int(self.index[table]["rows"].sum())
 
 
-def _write_table(group: h5py.Group, table: TableSpec, servers: Sequence[_Server], master: Path) -> None:
-    holders = [server for server in servers if table.name in server.index]
-    index = np.concatenate([np.empty(0, layout.MASTER_INDEX)] + [_with_rank(s, table.name) for s in holders])
-    _check_shards(index, table, master)
-    clocks: dict[int, int] = {}
-    for server in holders:
-        for worker, time in server.clocks.get(table.name, {}).items():
-            clocks[worker] = min(time, clocks.get(worker, time))
+def _written(table: TableSpec, parts: Sequence[_Part]) -> NDArray[Any]:
+    """What the files of this generation have of a table; `file` is the number of a part."""
+    found = [np.empty(0, layout.MASTER_INDEX)]
+    for number, part in enumerate(parts):
+        if table.name in part.index:
+            index = np.empty(len(part.index[table.name]), layout.MASTER_INDEX)
+            for name in layout.SERVER_INDEX.names or ():
+                index[name] = part.index[table.name][name]
+            index["file"] = number
+            found.append(index)
+    return np.concatenate(found)
+
+
+def _joined(
+    written: NDArray[Any], table: TableSpec, old: Generation, parts: list[_Part]
+) -> tuple[NDArray[Any], list[_Part]]:
+    """The same with those shards of an older generation that have not been written since, and with their files."""
+    if table.name not in old.tables or old.tables[table.name].shards != table.shards:
+        return written, parts
+    rest = old.index[table.name]
+    rest = rest[~np.isin(rest["shard"], written["shard"])]
+    known = {part.place: number for number, part in enumerate(parts)}
+    for number in np.unique(rest["file"]).tolist():
+        file = old.files[number]
+        if (file.generation, file.rank) not in known:
+            known[file.generation, file.rank] = len(parts)
+            parts = [*parts, _Part(old.path.parent, file.generation, file.rank)]
+    rest["file"] = [known[old.files[number].generation, old.files[number].rank] for number in rest["file"].tolist()]
+    return np.concatenate([written, rest]), parts
+
+
+def _write_table(
+    group: h5py.Group,
+    table: TableSpec,
+    index: NDArray[Any],
+    parts: Sequence[_Part],
+    clocks: Sequence[Mapping[str, Mapping[int, int]]],
+) -> None:
+    last: dict[int, int] = {}
+    for times in clocks:
+        for worker, time in times.get(table.name, {}).items():
+            last[worker] = min(time, last.get(worker, time))
     for name in ("kind", "dtype"):
         layout.put_text(group.attrs, name, getattr(table, name))
     for name in ("rows", "width", "slots", "shards"):
         group.attrs[name] = getattr(table, name)
     layout.put_text(group.attrs, "rule", layout.to_json(table.rule))
-    layout.put_text(group.attrs, "clocks", layout.to_json(clocks))
+    layout.put_text(group.attrs, "clocks", layout.to_json(last))
     layout.put_records(group, "index", index)
     dtype = f"<f{table.itemsize}"
     if table.kind == "sparse":
-        _show_whole(group, "keys", (), "<u8", index, holders)
-    _show_whole(group, "values", (table.width,), dtype, index, holders)
+        _show_whole(group, "keys", (), "<u8", index, parts)
+    _show_whole(group, "values", (table.width,), dtype, index, parts)
     if table.slots:
-        _show_whole(group, "state", (table.width, table.slots), dtype, index, holders)
-
-
-def _with_rank(server: _Server, table: str) -> NDArray[Any]:
-    index = np.empty(len(server.index[table]), layout.MASTER_INDEX)
-    for name in layout.SERVER_INDEX.names or ():
-        index[name] = server.index[table][name]
-    index["rank"] = server.rank
-    return index
+        _show_whole(group, "state", (table.width, table.slots), dtype, index, parts)
 
 
 def _check_shards(index: NDArray[Any], table: TableSpec, master: Path) -> None:
     """Every shard is there, and only one server wrote it."""
-    writers = np.unique(np.stack([index["shard"], index["rank"]]), axis=1)[0]
+    writers = np.unique(np.stack([index["shard"], index["file"]]), axis=1)[0]
     count = np.bincount(writers, minlength=table.shards)
     for shard in np.flatnonzero(count != 1)[:1]:
         raise CheckpointError(
             f'{master}: not complete: table "{table.name}": shard {shard} is in {count[shard]} server files'
         )
-    if table.kind == "dense":
-        index.sort(order="shard")
 
 
 def _show_whole(
@@ -139,25 +188,37 @@ def _show_whole(
     row: tuple[int, ...],
     dtype: str,
     index: NDArray[Any],
-    servers: Sequence[_Server],
+    parts: Sequence[_Part],
 ) -> None:
-    """A virtual dataset over the servers' files: one mapping for each, of all its rows to their places."""
+    """A virtual dataset over the servers' files: one mapping for each, of those of its rows that are the newest to
+    their places.
+    """
     starts = np.cumsum(index["rows"]) - index["rows"]
     total = int(index["rows"].sum())
-    start = (0,) * len(row)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_fill_value(np.array(0 if dtype == "<u8" else np.nan, dtype))  # a lost file shows as NaN
-    for server in servers:
-        mine = np.flatnonzero((index["rank"] == server.rank) & (index["rows"] > 0))
-        if not mine.size:
+    for number, part in enumerate(parts):
+        mine = (index["file"] == number) & (index["rows"] > 0)
+        if not mine.any():
             continue
-        target = h5py.h5s.create_simple((total, *row))
-        target.select_none()
-        for run in np.split(mine, np.flatnonzero(np.diff(mine) != 1) + 1):
-            rows = int(index["rows"][run].sum())
-            first = (int(starts[run[0]]), *start)
-            target.select_hyperslab(first, (1,) * len(first), block=(rows, *row), op=h5py.h5s.SELECT_OR)
-        source = h5py.h5s.create_simple((int(index["rows"][mine].sum()), *row))
-        properties.set_virtual(target, server.source, f"{group.name}/{name}".encode(), source)
+        rows = index["rows"][mine]
+        target = _select((total, *row), starts[mine], rows)
+        source = _select((part.rows(group.name.rpartition("/")[2]), *row), index["offset"][mine], rows)
+        properties.set_virtual(target, part.source, f"{group.name}/{name}".encode(), source)
     space = h5py.h5s.create_simple((total, *row))
     h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, dcpl=properties)
+
+
+def _select(shape: tuple[int, ...], firsts: NDArray[Any], rows: NDArray[Any]) -> h5py.h5s.SpaceID:
+    """A dataspace with so many rows selected from each of the first ones on; neighbours go together."""
+    space = h5py.h5s.create_simple(shape)
+    if int(rows.sum()) == shape[0]:
+        return space
+    space.select_none()
+    ends = firsts + rows
+    begins = np.flatnonzero(np.concatenate(([True], firsts[1:] != ends[:-1])))
+    for first, last in zip(begins, np.append(begins[1:], len(rows)) - 1, strict=True):
+        start = (int(firsts[first]), *(0,) * (len(shape) - 1))
+        block = (int(ends[last] - firsts[first]), *shape[1:])
+        space.select_hyperslab(start, (1,) * len(shape), block=block, op=h5py.h5s.SELECT_OR)
+    return space

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import msgspec
@@ -19,6 +19,24 @@ Array = NDArray[Any]
 
 BLOCK_BYTES = 4 << 20
 OPEN_FILES = 64
+SLACK = 1 << 20  # bytes that are not worth writing anything again
+
+
+class File(NamedTuple):
+    """A server's file that belongs to a generation: the one that it was written for, the server's rank, its size in
+    bytes, and its identity.
+    """
+
+    generation: int
+    rank: int
+    bytes: int
+    id: str
+
+
+def files_of(master: h5py.File) -> list[File]:
+    """The server files that an open master needs."""
+    records = master["files"][:].tolist()
+    return [File(generation, rank, size, identity.decode()) for generation, rank, size, identity in records]
 
 
 class Generation:
@@ -40,6 +58,8 @@ class Generation:
     job : the job file's text.
     time : when it was completed, ISO 8601 in UTC.
     mpips : the version that wrote it.
+    files : the server files, of this generation and of older ones.
+    index : by table, where each shard is: (n,) of `layout.MASTER_INDEX`, with `file` a number in `files`.
 
     Raises
     ------
@@ -48,8 +68,8 @@ class Generation:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._files: OrderedDict[int, h5py.File] = OrderedDict()
-        self._index: dict[str, Array] = {}
+        self._open: OrderedDict[int, h5py.File] = OrderedDict()
+        self.index: dict[str, Array] = {}
         self.tables: dict[str, TableSpec] = {}
         self.clocks: dict[str, dict[int, int]] = {}
         with layout.open_file(path, layout.MASTER_FORMAT) as file, layout.reading(path):
@@ -58,17 +78,17 @@ class Generation:
             self.time = layout.get_text(file.attrs, "time")
             self.job = layout.get_text(file.attrs, "job")
             self.progress: dict[str, Any] = msgspec.json.decode(layout.get_text(file.attrs, "progress"))
-            self._servers = {int(s["rank"]): (int(s["bytes"]), s["id"].decode()) for s in file["servers"][:]}
+            self.files = files_of(file)
             for name in file["tables"]:
                 group = file["tables"][name]
                 self.tables[name] = _table(name, group.attrs)
                 times = layout.get_text(group.attrs, "clocks")
                 self.clocks[name] = msgspec.json.decode(times, type=dict[int, int])
-                self._index[name] = group["index"][:]
+                self.index[name] = group["index"][:]
 
     def rows(self, table: str) -> int:
         """Rows of a dense table, keys of a sparse one."""
-        return int(self._index[table]["rows"].sum())
+        return int(self.index[table]["rows"].sum())
 
     def dense(self, table: str, lo: int, hi: int, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
         """Read rows of a dense table.
@@ -101,14 +121,14 @@ class Generation:
         values : (n, width) of the table's dtype.
         state : (n, width, slots) of the table's dtype.
         """
-        index = self._index[table]
+        index = self.index[table]
         if shards is not None:
             index = index[np.isin(index["shard"], shards)]
-        for rank, lo, hi in self._blocks(table, index, with_state=True):
+        for number, lo, hi in self._blocks(table, index, with_state=True):
             yield (
-                self._read(table, rank, "keys", lo, self._empty(table, "keys", hi - lo)),
-                self._read(table, rank, "values", lo, self._empty(table, "values", hi - lo)),
-                self._read(table, rank, "state", lo, self._empty(table, "state", hi - lo)),
+                self._read(table, number, "keys", lo, self._empty(table, "keys", hi - lo)),
+                self._read(table, number, "values", lo, self._empty(table, "values", hi - lo)),
+                self._read(table, number, "state", lo, self._empty(table, "state", hi - lo)),
             )
 
     def values(self, table: str) -> Iterator[tuple[Array, Array]]:
@@ -120,12 +140,12 @@ class Generation:
         values : (n, width) of the table's dtype.
         """
         row = 0
-        for rank, lo, hi in self._blocks(table, self._index[table], with_state=False):
-            values = self._read(table, rank, "values", lo, self._empty(table, "values", hi - lo))
+        for number, lo, hi in self._blocks(table, self.index[table], with_state=False):
+            values = self._read(table, number, "values", lo, self._empty(table, "values", hi - lo))
             if self.tables[table].kind == "dense":
                 yield np.arange(row, row + hi - lo, dtype=np.uint64), values
             else:
-                yield self._read(table, rank, "keys", lo, self._empty(table, "keys", hi - lo)), values
+                yield self._read(table, number, "keys", lo, self._empty(table, "keys", hi - lo)), values
             row += hi - lo
 
     def names(self, table: str, rows: Array) -> list[str] | None:
@@ -149,18 +169,36 @@ class Generation:
         ------
         CheckpointError : the first file that is not, and what is wrong with it.
         """
-        for rank in self._servers:
-            self._server(rank)
+        for number in range(len(self.files)):
+            self._file(number)
         for name, table in self.tables.items() if deep else ():
             fields = ["values"] + ["state"] * (table.slots > 0) + ["keys"] * (table.kind == "sparse")
-            for rank, lo, hi in self._blocks(name, self._index[name], with_state=True):
+            for number, lo, hi in self._blocks(name, self.index[name], with_state=True):
                 for field in fields:
-                    self._read(name, rank, field, lo, self._empty(name, field, hi - lo))
+                    self._read(name, number, field, lo, self._empty(name, field, hi - lo))
+
+    def worn(self) -> int:
+        """The generation before which shards should be written again when they are next, so that the files take no more
+        than about twice the room of what is needed of them; 0 while they don't.
+        """
+        needed, whole = np.zeros(len(self.files)), np.zeros(len(self.files))
+        for name, index in self.index.items():
+            row = self.tables[name].row_bytes * (1 + self.tables[name].slots) + 8 * (self.tables[name].kind == "sparse")
+            needed += np.bincount(index["file"], index["rows"] * row, len(self.files))
+        whole += [file.bytes for file in self.files]
+        first, excess = 0, whole.sum() - 2 * needed.sum() - SLACK
+        for generation in sorted({file.generation for file in self.files}):
+            if excess <= 0:
+                break
+            its = [file.generation == generation for file in self.files]
+            excess -= whole[its].sum() - needed[its].sum()
+            first = generation + 1
+        return first
 
     def close(self) -> None:
         """Close the server files."""
-        while self._files:
-            self._files.popitem()[1].close()
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,12 +208,12 @@ class Generation:
     ) -> None:
         self.close()
 
-    def _server(self, rank: int) -> h5py.File:
-        if rank in self._files:
-            self._files.move_to_end(rank)
-            return self._files[rank]
-        path = self._server_path(rank)
-        size, identity = self._servers[rank]
+    def _file(self, number: int) -> h5py.File:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        path = self._path(number)
+        _, _, size, identity = self.files[number]
         with layout.reading(path):
             found = path.stat().st_size
         if found < size:
@@ -185,16 +223,17 @@ class Generation:
             if found != size or layout.get_text(file.attrs, "id") != identity:
                 file.close()
                 raise CheckpointError(f"{path}: not the file that was written for {self.path.name}")
-        if len(self._files) == OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        self._files[rank] = file
+        if len(self._open) == OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        self._open[number] = file
         return file
 
-    def _server_path(self, rank: int) -> Path:
-        return layout.server_path(self.path.parent, self.number, rank)
+    def _path(self, number: int) -> Path:
+        file = self.files[number]
+        return layout.server_path(self.path.parent, file.generation, file.rank)
 
     def _read_range(self, table: str, lo: int, field: str, out: Array) -> None:
-        index = self._index[table]
+        index = self.index[table]
         ends = np.cumsum(index["rows"])
         hi = lo + len(out)
         if lo < 0 or hi > self.rows(table):
@@ -205,13 +244,13 @@ class Generation:
                 break
             a, b = max(lo, first), min(hi, int(ends[i]))
             offset = int(index["offset"][i]) + a - first
-            self._read(table, int(index["rank"][i]), field, offset, out[a - lo : b - lo])
+            self._read(table, int(index["file"][i]), field, offset, out[a - lo : b - lo])
 
-    def _read(self, table: str, rank: int, field: str, lo: int, out: Array) -> Array:
+    def _read(self, table: str, number: int, field: str, lo: int, out: Array) -> Array:
         """Fill `out` with rows of a server file, from row `lo` there."""
         if out.size:
-            file = self._server(rank)
-            with layout.reading(self._server_path(rank)):
+            file = self._file(number)
+            with layout.reading(self._path(number)):
                 file["tables"][table][field].read_direct(out, np.s_[lo : lo + len(out)])
         return out
 
@@ -223,22 +262,22 @@ class Generation:
         return np.empty((rows, *row), spec.dtype)
 
     def _blocks(self, table: str, index: Array, with_state: bool) -> Iterator[tuple[int, int, int]]:
-        """Ranges of rows in server files, (rank, lo, hi), in the order of the index, neighbours joined."""
+        """Ranges of rows in server files, (file, lo, hi), in the order of the index, neighbours joined."""
         spec = self.tables[table]
         limit = max(1, BLOCK_BYTES // (8 + spec.row_bytes * (1 + spec.slots * with_state)))
         limit = 1 << (limit.bit_length() - 1)
-        rank, lo, hi = -1, 0, 0
+        number, lo, hi = -1, 0, 0
         for entry in index:
-            if int(entry["rank"]) != rank or int(entry["offset"]) != hi:
-                yield from _cut(rank, lo, hi, limit)
-                rank, lo = int(entry["rank"]), int(entry["offset"])
+            if int(entry["file"]) != number or int(entry["offset"]) != hi:
+                yield from _cut(number, lo, hi, limit)
+                number, lo = int(entry["file"]), int(entry["offset"])
             hi = int(entry["offset"]) + int(entry["rows"])
-        yield from _cut(rank, lo, hi, limit)
+        yield from _cut(number, lo, hi, limit)
 
 
-def _cut(rank: int, lo: int, hi: int, limit: int) -> Iterator[tuple[int, int, int]]:
+def _cut(number: int, lo: int, hi: int, limit: int) -> Iterator[tuple[int, int, int]]:
     for start in range(lo, hi, limit):
-        yield rank, start, min(hi, start + limit)
+        yield number, start, min(hi, start + limit)
 
 
 def _table(name: str, attributes: h5py.AttributeManager) -> TableSpec:

@@ -17,7 +17,7 @@ from mpips.table import LEAST_SHARDS, MIN_SHARD_BYTES, SHARD_BYTES, TableSpec
 
 
 class ServerFile:
-    """One server's part of a generation.
+    """One server's part of a generation: the shards that have changed since the one before.
 
     Every call of `dense` or `sparse` writes one shard and returns; after the last one `close` completes
     the file.
@@ -74,11 +74,9 @@ class ServerFile:
             self._table(table, shard).append(shard, keys, *_rows(table, len(keys), values, state))
 
     def clocks(self, clocks: Mapping[str, Mapping[int, int]]) -> None:
-        """Record, by table and identity of a worker, the step of its last push that the written shards contain."""
+        """Record, by table and identity of a worker, the step of its last push that this server's shards contain."""
         with self._writing():
-            for name, times in clocks.items():
-                if name in self._tables:
-                    layout.put_text(self._tables[name].group.attrs, "clocks", layout.to_json(times))
+            layout.put_text(self._file.attrs, "clocks", layout.to_json(clocks))
 
     def close(self) -> Path:
         """Complete the file, force it to the disk and give it its name; a server has this done beside its loop."""

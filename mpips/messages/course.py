@@ -116,9 +116,14 @@ class Measured(Message, frozen=True):
 
 
 class Checkpoint(Message, frozen=True):
-    """Scheduler → server: write your shards as a part of this generation."""
+    """Scheduler → server: write your shards as a part of this generation.
+
+    Those are left out that have not changed since they were written in one of the generations from `worn` to `base`.
+    """
 
     generation: int
+    base: int = 0
+    worn: int = 0
 
 
 class Saved(Message, frozen=True):

@@ -85,9 +85,12 @@ class Broken(Input, frozen=True):
 
 
 class Completed(Input, frozen=True):
-    """The generation is complete, or why it is not."""
+    """The generation is complete, or why it is not; what was written before the generation `worn` should be written
+    again.
+    """
 
     error: str | None
+    worn: int = 0
 
 
 class Scaled(Input, frozen=True):

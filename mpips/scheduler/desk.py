@@ -75,7 +75,7 @@ def _usable(plan: Plan, record: Record) -> list[Resume]:
         try:
             with Generation(path) as generation:
                 generation.verify()
-                usable.append(Resume(str(path), generation.progress))
+                usable.append(Resume(str(path), generation.number, generation.progress))
         except CheckpointError as error:
             record.event({"event": "note", "text": f"{error}; the generation before is used"})
     if not usable:
@@ -304,10 +304,10 @@ class Desk:
     def _complete(self, action: Complete) -> None:
         run = self._plan.run
         assert run is not None
-        error = None
+        error, worn = None, action.generation  # if this fails what it was to go on from may be damaged
         try:
             names = run / "names.h5"
-            write_master(
+            path = write_master(
                 run,
                 action.generation,
                 action.servers,
@@ -315,11 +315,14 @@ class Desk:
                 self._plan.text,
                 action.progress,
                 names if names.exists() else None,
+                action.base or None,
             )
+            with Generation(path) as generation:
+                worn = generation.worn()
             drop_old(run, self._plan.keep)
         except CheckpointError as problem:
             error = str(problem)
-        self._take(Completed(self._now(), error))
+        self._take(Completed(self._now(), error, worn))
 
     def _write_ranks(self) -> None:
         self._record.ranks(

@@ -20,9 +20,12 @@ class Log(NamedTuple):
 
 
 class Complete(NamedTuple):
-    """These servers have each written a part: complete the generation, and call `Scheduler.completed`."""
+    """These servers have each written what has changed since a generation `base`, or all if that is 0: complete this
+    generation, and call `Scheduler.completed`.
+    """
 
     generation: int
+    base: int
     servers: list[int]
     tables: list[TableSpec]
     progress: dict[str, Any]

@@ -99,9 +99,9 @@ class Replica:
                 scheduler.interrupt(reason, now)
             case m.Broken(_, reason):
                 scheduler.fail(reason, now)
-            case m.Completed(_, error):
+            case m.Completed(_, error, worn):
                 self.incomplete = None
-                scheduler.completed(error, now)
+                scheduler.completed(error, now, worn)
             case m.Scaled(_, name, servers, workers, spares):
                 scheduler.scale(name, servers, workers, spares, now)
             case m.Conducted():

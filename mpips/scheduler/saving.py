@@ -40,6 +40,7 @@ class Saving:
     tables : the job's, once they are made.
     missing : servers that still write; None when no generation is under way.
     error : what went wrong with the last one, if anything did.
+    base : the newest complete one, which the next goes on from; 0: it is to hold everything.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Saving:
         self.tables: list[TableSpec] = []
         self.missing: set[int] | None = None
         self.error: str | None = None
+        self.base = 0
+        self._worn = 0
         self._generation = generation  # the one under way, or the next
         self._started = 0.0
         self._progress = progress
@@ -78,7 +81,7 @@ class Saving:
         self.missing, self.error, self._started, self._at = set(self._servers), None, now, None
         self._done = self._progress()
         for server in self._servers:
-            self._effects.send(server, Checkpoint(self._generation))
+            self._effects.send(server, Checkpoint(self._generation, self.base, self._worn))
 
     def begin_last(self) -> bool:
         """No push comes after this: whether the last generation can begin at once, or follows the one under way."""
@@ -111,12 +114,14 @@ class Saving:
             return Next.LATER
         if self.error is not None:
             return self.end(self.error, now)
-        self._effects.wanted.append(Complete(generation, list(self._servers), self.tables, self._done))
+        self._effects.wanted.append(Complete(generation, self.base, list(self._servers), self.tables, self._done))
         return Next.LATER
 
-    def end(self, error: str | None, now: float) -> Next:
-        """The generation is complete, or it failed."""
+    def end(self, error: str | None, now: float, worn: int = 0) -> Next:
+        """The generation is complete, or it failed; what was written before `worn` should be written again."""
+        self._worn = worn
         if error is None:
+            self.base = self._generation
             self._effects.log("checkpoint", generation=self._generation, seconds=now - self._started)
         else:
             self._effects.log("checkpoint failed", generation=self._generation, error=error)

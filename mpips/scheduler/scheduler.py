@@ -257,6 +257,7 @@ class Scheduler:
         if self._plan.saves:
             self._saving.begin_periods(now)
         if resumed:
+            self._saving.base = resumed.number
             self._log("note", text=f"resumed from {resumed.path}")
         self._log("training")
         for worker in self._view.workers:
@@ -371,10 +372,12 @@ class Scheduler:
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
         self._ending.follow(self._saving.written(source, message.generation, message.error, now), now)
 
-    def completed(self, error: str | None, now: float) -> None:
-        """Take notice that the generation is complete, or why it is not."""
+    def completed(self, error: str | None, now: float, worn: int = 0) -> None:
+        """Take notice that the generation is complete, or why it is not; what was written before the generation `worn`
+        should be written again.
+        """
         if not self._ending.over:
-            self._ending.follow(self._saving.end(error, now), now)
+            self._ending.follow(self._saving.end(error, now, worn), now)
 
     # --- down -------------------------------------------------------------------------------------------------------
 

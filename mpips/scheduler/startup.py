@@ -14,6 +14,7 @@ class Resume(NamedTuple):
     """A generation to go on from."""
 
     path: str
+    number: int
     progress: dict[str, Any]
 
 

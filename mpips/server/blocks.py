@@ -85,6 +85,13 @@ class Blocks:
             head[header.COUNT] = 0
         self._resolved.forget()
 
+    @property
+    def versions(self) -> Array:
+        """What counts the changes of each shard (shards,) int64, a view; a shard that is held anew goes on counting."""
+        return self._words[self._headers : self._headers + self.spec.shards * header.WORDS].reshape(-1, header.WORDS)[
+            :, header.VERSION
+        ]
+
     def _header(self, shard: int) -> Array:
         start = self._headers + shard * header.WORDS
         return self._words[start : start + header.WORDS]

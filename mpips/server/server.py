@@ -42,7 +42,7 @@ from mpips.rule import RuleError
 from mpips.server.aggregate import Aggregate, Part
 from mpips.server.answers import Answers
 from mpips.server.called import Called
-from mpips.server.checkpoints import Checkpoints, restore
+from mpips.server.checkpoints import Checkpoints
 from mpips.server.coalescing import Applied
 from mpips.server.copies import Copies
 from mpips.server.gate import Gate
@@ -138,7 +138,7 @@ class Server:
             if not self.tables:
                 self._hold(message.tables)
             if message.restore is not None:
-                restore(self.tables, Path(message.restore))
+                self._checkpoints.restore(Path(message.restore))
         except CheckpointError as problem:
             error = str(problem)
         except ArenaFull as problem:
@@ -171,7 +171,7 @@ class Server:
             self._replication.tables.append(Copies(shards))
         self._gate.since = [self._view.number] * len(tables)
         self._replication.viewed(self._view, lambda: None)
-        self._checkpoints.warm()
+        self._checkpoints.hold()
 
     # --- views ------------------------------------------------------------------------------------------------------
 

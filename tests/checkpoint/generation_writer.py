@@ -57,7 +57,7 @@ def write_generation(run: Path, generation: int, tables: dict, servers: int = 2,
 
 
 def small_tables(seed: int = 0) -> dict:
-    """A dense table of 40 shards and a sparse one."""
+    """A dense table of 20 shards and a sparse one of 16."""
     rng = np.random.default_rng(seed)
     specs = [
         TableSpec(name="w", rows=40_000, rule={"name": "ftrl", "alpha": 0.1}, slots=2),

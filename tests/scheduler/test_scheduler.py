@@ -116,8 +116,10 @@ def end(effects):
 
 def asked_to_save(effects, generation):
     return {
-        dest: message for dest, message in sent(effects).items() if message == m.Checkpoint(generation)
-    }.keys() == set(SERVERS)
+        dest
+        for dest, message in sent(effects).items()
+        if isinstance(message, m.Checkpoint) and message.generation == generation
+    } == set(SERVERS)
 
 
 # --- up ---
@@ -177,7 +179,7 @@ PROGRESS = {"epochs": 1, "done": {}, "size": 1, "seed": 0, "batches": [[6, 2]], 
 
 
 def test_a_resumed_job_falls_back_to_the_generation_before_and_says_so():
-    job = Job(resume=[Resume("run/2.h5", PROGRESS), Resume("run/1.h5", {**PROGRESS, "epochs": 0})], passes=3)
+    job = Job(resume=[Resume("run/2.h5", 2, PROGRESS), Resume("run/1.h5", 1, {**PROGRESS, "epochs": 0})], passes=3)
     for rank in range(7):
         job.hear(rank, m.Hello("host", 1))
     assert sent(job.hear(DATA, READY))[1].restore == "run/2.h5"
@@ -195,14 +197,14 @@ def test_a_resumed_job_falls_back_to_the_generation_before_and_says_so():
 
 
 def test_a_resumed_job_goes_on_after_the_epochs_that_are_done():
-    job = Job(resume=[Resume("run/2.h5", PROGRESS)], passes=3)
+    job = Job(resume=[Resume("run/2.h5", 2, PROGRESS)], passes=3)
     job.come_up()
     done, _ = job.work()
     assert sorted({workload.epoch for workload in done if workload.train}) == [2, 3]
 
 
 def test_a_resumed_job_without_any_readable_generation_ends():
-    job = Job(resume=[Resume("run/2.h5", PROGRESS), Resume("run/1.h5", PROGRESS)])
+    job = Job(resume=[Resume("run/2.h5", 2, PROGRESS), Resume("run/1.h5", 1, PROGRESS)])
     for rank in range(7):
         job.hear(rank, m.Hello("host", 1))
     job.hear(DATA, READY)
@@ -700,7 +702,7 @@ def test_the_first_reason_is_the_one_that_is_given():
 def test_a_job_always_ends_when_asked_whatever_has_happened_before(rng):
     """Random messages in any order: nothing is raised, and there is one end and nothing after it."""
     for _ in range(100):
-        job = Job(resume=[Resume("run/1.h5", PROGRESS)] if rng.random() < 0.3 else [])
+        job = Job(resume=[Resume("run/1.h5", 1, PROGRESS)] if rng.random() < 0.3 else [])
         for rank in range(7):
             job.hear(rank, m.Hello("host", 1))
         job.hear(DATA, READY)
