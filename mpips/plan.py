@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mpips.checkpoint.spec import Writing
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.table import TableSpec
@@ -163,6 +164,7 @@ class Plan:
     run : the run folder; None for a job that leaves no files.
     saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations
     kept.
+    save_rate, compression : megabytes a second that a server may write (0: any); gzip's level (0: none).
     replicas : copies of every shard besides the first, as far as there are servers for them.
     on_worker_loss : what becomes of a dead worker's work; see `mpips.scheduler.spec.RecoverySpec`.
     patience : seconds that a server, data server or scheduler may be silent before it is taken for dead; None: any.
@@ -192,6 +194,8 @@ class Plan:
     saves: bool = False
     save_every: float = 0.0
     keep: int = 2
+    save_rate: float = 0.0
+    compression: int = 0
     replicas: int = 0
     on_worker_loss: OnWorkerLoss = "replace"
     patience: float | None = None
@@ -201,6 +205,11 @@ class Plan:
     threads: int = 0
     separate_nodes: bool = False
     text: str = ""
+
+    @property
+    def writing(self) -> Writing:
+        """How servers write checkpoints."""
+        return Writing(self.run, self.save_rate, self.compression)
 
     def delay_of(self, group: str) -> int | None:
         """What the tables of a group's workers begin with: where batches are handed out, the scheduler sees to the

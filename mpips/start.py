@@ -305,6 +305,8 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         saves=True,
         save_every=job.checkpoint.every,
         keep=job.checkpoint.keep,
+        save_rate=job.checkpoint.rate,
+        compression=job.checkpoint.compression,
         replicas=job.recovery.replicas,
         on_worker_loss=job.recovery.on_worker_loss,
         patience=job.recovery.limit,

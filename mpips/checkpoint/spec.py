@@ -1,6 +1,7 @@
-"""The job file's section on checkpoints."""
+"""The job file's section on checkpoints, and what a server needs of it."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -13,8 +14,22 @@ class CheckpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     folder : the run folder, relative to the current folder; by default ``checkpoints/<job file's name>``.
     every : seconds between generations; 0 writes one at the end only.
     keep : complete generations to keep.
+    rate : megabytes a second that a server may write; 0: as fast as the disk.
+    compression : gzip's level, 1 to 9; 0: none.
     """
 
     folder: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     every: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     keep: Annotated[int, msgspec.Meta(ge=1)] = 2
+    rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    compression: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+
+
+class Writing(NamedTuple):
+    """How a server writes its part of generations: to which run folder (None: it writes none), how many megabytes a
+    second at most (0: any), and at which of gzip's levels (0: not compressed).
+    """
+
+    run: Path | None = None
+    rate: float = 0.0
+    compression: int = 0

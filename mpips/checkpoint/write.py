@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpips.checkpoint import layout
 from mpips.checkpoint.column import Column
+from mpips.checkpoint.direct import start_sync
 from mpips.checkpoint.layout import CheckpointError
 from mpips.table import LEAST_SHARDS, MIN_SHARD_BYTES, SHARD_BYTES, TableSpec
 
@@ -27,14 +28,16 @@ class ServerFile:
     run : the run folder.
     generation : the generation's number.
     rank : this server's rank.
+    compression : gzip's level, 1 to 9; 0: none.
 
     Raises
     ------
     CheckpointError : from any method, when the file cannot be written; nothing of it is left behind.
     """
 
-    def __init__(self, run: Path, generation: int, rank: int) -> None:
+    def __init__(self, run: Path, generation: int, rank: int, compression: int = 0) -> None:
         self.path = layout.server_path(run, generation, rank)
+        self._compression = compression
         self._tables: dict[str, _ServerTable] = {}
         with layout.writing(self.path):
             self._file = layout.create(self.path)
@@ -78,6 +81,10 @@ class ServerFile:
         with self._writing():
             layout.put_text(self._file.attrs, "clocks", layout.to_json(clocks))
 
+    def start_sync(self) -> None:
+        """Have the disk begin with what is written so far, while more is written."""
+        start_sync(self._file.id.get_vfd_handle())
+
     def close(self) -> Path:
         """Complete the file, force it to the disk and give it its name; a server has this done beside its loop."""
         with self._writing():
@@ -107,21 +114,25 @@ class ServerFile:
         if not 0 <= shard < table.shards:
             raise ValueError(f'table "{table.name}" has no shard {shard}: its {table.shards} shards start at 0')
         if table.name not in self._tables:
-            self._tables[table.name] = _ServerTable(self._file, table)
+            self._tables[table.name] = _ServerTable(self._file, table, self._compression)
         return self._tables[table.name]
 
 
 class _ServerTable:
     """The shards of one table in one server's file: back to back, with an index of where each stands."""
 
-    def __init__(self, file: h5py.File, table: TableSpec) -> None:
+    def __init__(self, file: h5py.File, table: TableSpec, compression: int) -> None:
         self.group = file.create_group(f"tables/{table.name}")
         self.index: list[tuple[int, int, int]] = []
         chunk = _chunk_rows(table)
         dtype = f"<f{table.itemsize}"
-        self._keys = Column(self.group, "keys", (), "<u8", chunk) if table.kind == "sparse" else None
-        self._values = Column(self.group, "values", (table.width,), dtype, chunk)
-        self._state = Column(self.group, "state", (table.width, table.slots), dtype, chunk) if table.slots else None
+
+        def column(name: str, row: tuple[int, ...], dtype: str) -> Column:
+            return Column(self.group, name, row, dtype, chunk, compression)
+
+        self._keys = column("keys", (), "<u8") if table.kind == "sparse" else None
+        self._values = column("values", (table.width,), dtype)
+        self._state = column("state", (table.width, table.slots), dtype) if table.slots else None
 
     def append(self, shard: int, keys: NDArray[Any] | None, values: NDArray[Any], state: NDArray[Any]) -> None:
         self.index.append((shard, self._values.rows, len(values)))

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +37,7 @@ IDLE_SHARE = 0.1  # sleep for a tenth of the time that nothing has happened: a l
 LONGEST_SLEEP = 20e-3
 SHORTEST_SLEEP = 0.5e-3
 CLOSE_SECONDS = 5.0
+SWITCH_SECONDS = 0.5e-3  # what is done aside waits no longer for its turn, though this rank is busy
 PR_SET_TIMERSLACK = 29
 
 
@@ -96,6 +98,7 @@ class MpiFabric(Fabric):
             self._join_world(nodes, size, remedy)
         else:
             self._come(birth, size, remedy)
+        sys.setswitchinterval(SWITCH_SECONDS)
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # ns: short sleeps are to be short
 
     def _come(self, birth: bridge.Birth, size: int, remedy: str) -> None:

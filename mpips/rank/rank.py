@@ -204,7 +204,7 @@ class Rank:
         try:
             if fabric.rank in view.servers and self._server is None:
                 threads = plan.threads or max(1, int(self._cores()))
-                self._server = Server(fabric, view, line, self._received, plan.run, threads, self._copy_share)
+                self._server = Server(fabric, view, line, self._received, plan.writing, threads, self._copy_share)
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
                 self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run)

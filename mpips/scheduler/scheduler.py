@@ -232,7 +232,7 @@ class Scheduler:
         self._create(now)
 
     def _create(self, now: float) -> None:
-        problem = self._startup.go_on(self._view) if not self._ending.begun else None
+        problem = self._startup.go_on(self._view, now) if not self._ending.begun else None
         if problem is not None:
             self.fail(problem, now)
         self._membership.tables = self._saving.tables = self._startup.tables
@@ -259,6 +259,7 @@ class Scheduler:
         if resumed:
             self._saving.base = resumed.number
             self._log("note", text=f"resumed from {resumed.path}")
+            self._log("restored", generation=resumed.number, seconds=now - self._startup.asked)
         self._log("training")
         for worker in self._view.workers:
             self._tell_to_begin(worker)

@@ -31,6 +31,7 @@ class StartUp:
     ----------
     hellos : of every rank.
     tables : the job's, once the data are known.
+    asked : when servers were first asked to make them, in seconds of the scheduler's clock.
     complete : whether they are made.
     """
 
@@ -42,6 +43,7 @@ class StartUp:
         self._resume = resume
         self._effects = effects
         self._data: dict[int, m.DataReady] = {}  # by part
+        self.asked = 0.0
         self._asked = False
         self._awaited: set[int] = set()
         self._errors: list[str] = []
@@ -76,7 +78,7 @@ class StartUp:
         where = f"data server {source}, part {message.part}"
         self._effects.log("note", text=f"{where}: {rows}, {message.features:,} features{skipped}")
 
-    def go_on(self, view: View) -> str | None:
+    def go_on(self, view: View, now: float) -> str | None:
         """Have the servers make the tables when all ranks and data are there; why that is of no use, if it is not."""
         expected = set(range(len(view.parts))) if self._plan.data is not None else set()
         present = {*view.lost, *self.hellos}
@@ -85,7 +87,7 @@ class StartUp:
         if self._data and not sum(data.train for data in self._data.values()):
             return "the data have no training row"
         features = max((data.features for data in self._data.values()), default=0)
-        self._asked = True
+        self._asked, self.asked = True, now
         self.tables = self._plan.tables(features)
         self._ask(view)
         return None

@@ -1,12 +1,16 @@
 """A server's shards to a generation and back: those that have changed are written one at a time between messages,
 they are restored before training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from mpips.checkpoint import CheckpointError, Generation
+from mpips.checkpoint.spec import Writing
 from mpips.checkpoint.write import ServerFile
 from mpips.fabric import Fabric
 from mpips.kernels.checksum import fletcher32
@@ -14,22 +18,51 @@ from mpips.line import Line
 from mpips.messages import Checkpoint, Saved
 from mpips.server.shards import Shards
 
+T = TypeVar("T")
+Array = np.ndarray[Any, Any]
+EMPTY = np.empty(0)
+
+BATCH = 8 << 20  # bytes that are copied, then written in one go beside the loop
+SPARE_BUFFERS = 64
+
+
+class _Copied(NamedTuple):
+    """A shard as it was at a version of it: keys if its table is sparse, values and state."""
+
+    written: "_Written"
+    shard: int
+    version: int
+    keys: Array | None
+    values: Array
+    state: Array
+
+    def put(self, file: ServerFile) -> None:
+        """Write it."""
+        spec = self.written.spec
+        if self.keys is None:
+            file.dense(spec, self.shard, self.values, self.state)
+        else:
+            file.sparse(spec, self.shard, self.keys, self.values, self.state)
+
 
 class Checkpoints:
-    """Writes the shards that are led when the scheduler asks for a generation.
+    """Writes the shards that are led, as far as they have changed, when the scheduler asks for a generation.
+
+    A shard is copied between messages, which takes a fraction of a millisecond, and written beside the loop; so no
+    message waits for the disk.
 
     Parameters
     ----------
     tables : this server's shards of each table; there may be none yet.
     fabric, line : this rank's.
-    run : the run folder; None for a job without checkpoints.
+    writing : where to, and how.
     """
 
-    def __init__(self, tables: Sequence[Shards], fabric: Fabric, line: Line, run: Path | None) -> None:
+    def __init__(self, tables: Sequence[Shards], fabric: Fabric, line: Line, writing: Writing) -> None:
         self._tables = tables
         self._fabric = fabric
         self._line = line
-        self._run = run
+        self._writing = writing
         self._written: list[_Written] = []
         self._under_way: Iterator[bool] | None = None
         fabric.on(Checkpoint, self._begin)
@@ -66,8 +99,8 @@ class Checkpoints:
             written.leave()
 
     def _begin(self, source: int, message: Checkpoint) -> None:
-        assert self._run is not None
-        self._under_way = self._write(message, self._run)
+        assert self._writing.run is not None
+        self._under_way = self._write(message, self._writing.run)
 
     def _step(self) -> bool:
         if self._under_way is None:
@@ -78,27 +111,61 @@ class Checkpoints:
         return True
 
     def _write(self, message: Checkpoint, run: Path) -> Iterator[bool]:
-        """Write those of the own shards that have changed, one a step, so that pushes are served in between; a step
-        says whether it wrote.
+        """Write those of the own shards that have changed: copy one a step, while those of the steps before are
+        written. A step says whether it copied any.
         """
-        error = None
+        error, copied = None, list[_Copied]()
+        rank, compression = self._fabric.rank, self._writing.compression
         try:
-            file, now = ServerFile(run, message.generation, self._fabric.rank), list[tuple[_Written, int, int]]()
-            # what is written later contains more, and what is left out as much
-            file.clocks({shards.spec.name: shards.last_pushes() for shards in self._tables})
-            for written in self._written:
-                for shard in written.due(message.base, message.worn):
-                    now.append((written, shard, written.write(file, shard)))
-                    yield True
-            done = self._fabric.aside(file.close)
-            while not done.done():
-                yield False
-            done.result()
-            for written, shard, version in now:
-                written.note(shard, message.generation, version)
+            file = yield from self._aside(lambda: ServerFile(run, message.generation, rank, compression))
+            # what is copied later contains more, and what is left out as much
+            clocks = {shards.spec.name: shards.last_pushes() for shards in self._tables}
+            due = [(each, shard) for each in self._written for shard in each.due(message.base, message.worn)]
+            batch, size, begin = list[_Copied](), 0, self._fabric.now()
+            before: Future[None] | None = None
+            for i, (written, shard) in enumerate(due):
+                batch.append(written.copy(shard))
+                size += batch[-1].values.nbytes + batch[-1].state.nbytes
+                yield True
+                if size < BATCH and i + 1 < len(due):
+                    continue
+                if before is not None:
+                    yield from self._until(before)
+                copied += [each._replace(keys=None, values=EMPTY, state=EMPTY) for each in batch]
+                before = self._fabric.aside(partial(self._put, file, batch))
+                while self._writing.rate and self._fabric.now() < begin + size / (self._writing.rate * 1e6):
+                    yield False
+                batch, size, begin = [], 0, self._fabric.now()
+            if before is not None:
+                yield from self._until(before)
+            yield from self._aside(partial(self._close, file, clocks))
+            for each in copied:
+                each.written.note(each.shard, message.generation, each.version)
         except CheckpointError as problem:
             error = str(problem)
         self._line.tell(Saved(message.generation, error))
+
+    def _aside(self, work: Callable[[], T]) -> Generator[bool, None, T]:
+        return (yield from self._until(self._fabric.aside(work)))
+
+    @staticmethod
+    def _until(done: "Future[T]") -> Generator[bool, None, T]:
+        while not done.done():
+            yield False
+        return done.result()
+
+    @staticmethod
+    def _put(file: ServerFile, batch: list[_Copied]) -> None:
+        for each in batch:
+            each.put(file)
+        file.start_sync()
+        for each in batch:
+            each.written.give_back(each)
+
+    @staticmethod
+    def _close(file: ServerFile, clocks: dict[str, dict[int, int]]) -> None:
+        file.clocks(clocks)
+        file.close()
 
 
 class _Written:
@@ -110,7 +177,10 @@ class _Written:
     """
 
     def __init__(self, shards: Shards) -> None:
+        self.spec = shards.spec
         self._shards = shards
+        self._cells = shards.spec.shard_rows * shards.spec.width  # of a dense shard's values
+        self._spare: list[Array] = []
         self._generations = np.zeros(shards.spec.shards, np.int64)  # 0: in none, as far as is known here
         self._versions = np.zeros(shards.spec.shards, np.int64)
 
@@ -122,14 +192,22 @@ class _Written:
         known &= self._versions == self._shards.versions
         return [shard for shard in self._shards.led if not known[shard]]
 
-    def write(self, file: ServerFile, shard: int) -> int:
-        """Write a shard as it is, and tell its version."""
-        shards = self._shards
-        if shards.spec.kind == "dense":
-            file.dense(shards.spec, shard, *shards.dense_rows(shard))
-        else:
-            file.sparse(shards.spec, shard, *shards.rows(shard))
-        return int(shards.versions[shard])
+    def copy(self, shard: int) -> _Copied:
+        """A shard as it is."""
+        shards, version = self._shards, int(self._shards.versions[shard])
+        if self.spec.kind == "sparse":
+            return _Copied(self, shard, version, *shards.rows(shard))
+        values, state = shards.dense_rows(shard)
+        buffer = self._spare.pop() if self._spare else np.empty((1 + self.spec.slots) * self._cells, self.spec.dtype)
+        copied = buffer[: values.size].reshape(values.shape), buffer[self._cells :][: state.size].reshape(state.shape)
+        copied[0][:], copied[1][:] = values, state
+        return _Copied(self, shard, version, None, *copied)
+
+    def give_back(self, copied: _Copied) -> None:
+        """A copy has been written: its memory is used again, since fresh memory costs as much as copying."""
+        buffer = copied.values.base
+        if copied.keys is None and buffer is not None and len(self._spare) < SPARE_BUFFERS:
+            self._spare.append(buffer)
 
     def note(self, shard: int, generation: int, version: int) -> None:
         """A shard is on the disk as it was at a version."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpips.checkpoint import CheckpointError
+from mpips.checkpoint.spec import Writing
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.fabric.meter import Meter
@@ -83,7 +84,7 @@ class Server:
     Parameters
     ----------
     fabric, view, line, received : this rank's.
-    run : the run folder, where checkpoints go; None for a job without any.
+    writing : how checkpoints are written.
     threads : kernels that may run at once.
     copy_share : share of its time, in a view, that it makes copies in the background in.
     """
@@ -94,7 +95,7 @@ class Server:
         view: View,
         line: Line,
         received: Received,
-        run: Path | None,
+        writing: Writing,
         threads: int,
         copy_share: Callable[[View], float],
     ) -> None:
@@ -108,7 +109,7 @@ class Server:
         self._incoming = Incoming(fabric, received.refuse)
         self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
         self._answers = Answers(fabric, received)
-        self._checkpoints = Checkpoints(self.tables, fabric, line, run)
+        self._checkpoints = Checkpoints(self.tables, fabric, line, writing)
         handlers: dict[type[Message], Callable[[int, Any], None]] = {
             Push: self._push,
             Pull: self._pull,

@@ -1,5 +1,6 @@
 """Servers write what has changed; whatever happens meanwhile, every generation is whole and no change is missed."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_no_change_is_missed_while_servers_come_leave_and_die(tmp_path, kind):
         assert (before <= after).all()
     np.testing.assert_array_equal(found[-1][0], final)
     assert np.median([share for _, share in found]) < 0.9
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+def test_a_server_writes_no_faster_than_it_may(tmp_path, compression):
+    times = {}
+    for rate in (0, 0.5):
+        folder = tmp_path / str(rate)
+        run(folder, "dense", waves(1, 1), servers=1, save_rate=rate, compression=compression)
+        events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        times[rate] = next(event["seconds"] for event in events if event["event"] == "checkpoint")
+        saved(generations(folder)[0])
+    assert times[0] < 0.1
+    assert times[0.5] > ROWS * 4 / 0.5e6
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
