@@ -16,6 +16,9 @@ Overrides = Annotated[
 ]
 Ranks = Annotated[int | None, typer.Option(min=1, help="Number of ranks; by default what the roles need.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
+Restarts = Annotated[
+    int, typer.Option(min=0, help="How often to start it again from its last checkpoint when it has failed.")
+]
 Hosts = Annotated[str | None, typer.Option(help="Hosts and their slots: node1:4,node2:4. Not needed under Slurm.")]
 MpirunArguments = Annotated[
     list[str] | None, typer.Argument(help="After --: more arguments of mpirun.", show_default=False)
@@ -41,6 +44,7 @@ def run(
     ranks: Ranks = None,
     resume: Resume = False,
     hosts: Hosts = None,
+    restarts: Restarts = 0,
 ) -> None:
     """Run a job: start its ranks by mpirun, show progress, end with a short table.
 
@@ -49,7 +53,9 @@ def run(
     from mpips.cli.run import run_job
 
     extra = mpirun_arguments or []
-    raise typer.Exit(run_job(job, overrides or [], ranks=ranks, resume=resume, hosts=hosts, extra=extra))
+    given = overrides or []
+    code = run_job(job, given, ranks=ranks, resume=resume, hosts=hosts, extra=extra, restarts=restarts)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from mpips.checkpoint.folder import generations, number
 from mpips.cli.cleanup import SHARED_MEMORY
 from mpips.cli.launch import cores
 from mpips.errors import Error
@@ -96,8 +97,9 @@ class RunFolder:
             self._take()
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-            for name in ("result.json", "ranks.json", "metrics.jsonl"):
-                self.file(name).unlink(missing_ok=True)
+            self._forget()
+            for path in self.path.glob("metrics.*.jsonl"):
+                path.unlink()
         except OSError as error:
             if isinstance(error, RunFolderError):
                 raise
@@ -113,6 +115,21 @@ class RunFolder:
             ) from None
         except OSError:  # a file system without locks
             pass
+
+    def _forget(self) -> None:
+        for name in ("result.json", "ranks.json", "metrics.jsonl"):
+            self.file(name).unlink(missing_ok=True)
+
+    def begin_again(self, restart: int) -> None:
+        """The job is started again: what it has said so far is kept beside as ``metrics.1.jsonl`` and so on."""
+        with contextlib.suppress(FileNotFoundError):
+            self.file("metrics.jsonl").rename(self.file(f"metrics.{restart}.jsonl"))
+        self._forget()
+
+    def newest(self) -> int:
+        """The number of the newest complete generation; 0 if there is none."""
+        found = generations(self.path)
+        return number(found[0]) if found else 0
 
     def file(self, name: str) -> Path:
         """A file in the folder."""

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +36,7 @@ def run_job(
     resume: bool,
     hosts: str | None,
     extra: Sequence[str],
+    restarts: int = 0,
 ) -> int:
     """Run a job from its file to its end.
 
@@ -47,6 +48,7 @@ def run_job(
     resume : whether to go on from the last checkpoint.
     hosts : ``host:slots,…`` or None.
     extra : more arguments of mpirun.
+    restarts : how often the job is started again, from its newest generation, when it has failed.
 
     Returns
     -------
@@ -66,28 +68,64 @@ def run_job(
     if not several_hosts(hosts):
         check_memory(job, view)
     folder = RunFolder(job)
-    sweep()
-    scratch = Scratch()
-    keeper = Keeper(scratch)
     program = [*PROGRAM, str(path)]
     for item in overrides:
         program += ["--set", item]
-    line = command(launcher, program + ["--resume"] * resume, ranks=ranks, hosts=hosts, extra=extra, scratch=scratch)
+
+    def once(resume: bool) -> tuple[dict[str, Any], list[int]]:
+        """Run it once: what came of it, and the signals that came."""
+        sweep()
+        scratch = Scratch()
+        keeper = Keeper(scratch)
+        whole = program + ["--resume"] * resume
+        line = command(launcher, whole, ranks=ranks, hosts=hosts, extra=extra, scratch=scratch)
+        try:
+            with Progress(console) as progress:
+                progress.stage(f"starting {ranks} ranks")
+                run = _Run(folder, scratch, progress)
+                code = run.follow(line, environment(ranks, hosts, scratch))
+        finally:
+            scratch.clear()
+            keeper.dismiss()
+        return _result(folder.path, code, bool(run.signals)), run.signals
+
     try:
-        with Progress(console) as progress:
-            progress.stage(f"starting {ranks} ranks")
-            run = _Run(folder, scratch, progress)
-            code = run.follow(line, environment(ranks, hosts, scratch))
+        result, signals = _again_and_again(once, folder, restarts, resume)
     finally:
-        scratch.clear()
         folder.release()
-        keeper.dismiss()
-    result = _result(folder.path, code, bool(run.signals))
     console.print(summary(result, folder.path))
     if result.get("exit") == "finished":
         return 0
-    print(f"mpips: {path}: {result.get('exit')}: {result.get('reason')}", file=sys.stderr)  # noqa: T201
-    return 128 + run.signals[0] if run.signals else 1
+    _complain(f"{path}: {result.get('exit')}: {result.get('reason')}")
+    return 128 + signals[0] if signals else 1
+
+
+def _again_and_again(
+    once: Callable[[bool], tuple[dict[str, Any], list[int]]], folder: RunFolder, restarts: int, resume: bool
+) -> tuple[dict[str, Any], list[int]]:
+    """Run a job until it has not failed, or has been started again often enough, or fails as it did before though it
+    has come no further.
+    """
+    known, before = folder.newest(), None
+    for restart in range(1, restarts + 2):
+        result, signals = once(resume)
+        failure = result.get("reason") if folder.file("result.json").exists() else None
+        newest = folder.newest()
+        if result["exit"] != "failed" or signals or restart > restarts:
+            break
+        if failure is not None and (failure, newest) == before:
+            _complain("it has come no further than the time before: not started again")
+            break
+        before = failure, newest
+        resume = resume or newest != known
+        how = f"going on from generation {newest}" if resume else "from its beginning, there is no generation of it"
+        _complain(f"{result['reason']}: started again, {how} (restart {restart} of {restarts})")
+        folder.begin_again(restart)
+    return result, signals
+
+
+def _complain(text: str) -> None:
+    print(f"mpips: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class _Run:

@@ -71,6 +71,13 @@ while not stopped or manner == "stubborn":
         leave("failed", "data/x.csv: line 17: column is empty", 1)
     if manner == "vanish" and time.monotonic() - began > 0.3:
         os._exit(0)
+    if manner == "vanish once" and time.monotonic() - began > 0.3:
+        if "--resume" in sys.argv:
+            leave("finished", "all passes done", 0)
+        if world.rank == 0:
+            (folder / "generation-000004.h5").touch()
+        world.Barrier()
+        os._exit(0)
     if manner == "hang" and world.rank == 0 and not (folder / "result.json").exists():
         write("result.json", {"exit": "finished", "reason": "but never leaves", "metrics": {}})
     time.sleep(0.01)

@@ -48,6 +48,40 @@ def test_job_without_a_result_has_failed_whatever_mpirun_says(start: Start) -> N
     assert "left no result (mpirun: exit code 0)" in job.said()
 
 
+def test_a_job_that_vanished_is_started_again_from_its_newest_generation(start: Start) -> None:
+    job = start("vanish once", "--restarts", "3")
+    assert job.end(60) == 0, job.said()
+    assert "started again, going on from generation 4 (restart 1 of 3)" in job.said()
+    assert "restart 2" not in job.said()
+    assert job.result()["exit"] == "finished"
+    assert "start" in (job.folder / "metrics.1.jsonl").read_text()
+    assert "start" in (job.folder / "metrics.jsonl").read_text()
+    assert job.nothing_is_left()
+
+
+def test_a_job_is_started_again_as_often_as_was_asked(start: Start) -> None:
+    job = start("vanish", "--restarts", "2")
+    assert job.end(60) == 1, job.said()
+    assert "from its beginning, there is no generation of it (restart 2 of 2)" in job.said()
+    assert job.said().count("left no result") == 3
+
+
+def test_a_job_that_fails_in_the_same_way_without_coming_further_is_given_up(start: Start) -> None:
+    job = start("fail", "--restarts", "9")
+    assert job.end(60) == 1, job.said()
+    assert "restart 1 of 9" in job.said()
+    assert "it has come no further than the time before: not started again" in job.said()
+    assert "restart 2" not in job.said()
+
+
+def test_a_job_that_was_stopped_by_a_signal_is_not_started_again(start: Start) -> None:
+    job = start("train", "--restarts", "9")
+    job.until_training()
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end() == 128 + signal.SIGTERM, job.said()
+    assert "started again" not in job.said()
+
+
 def test_result_of_an_earlier_run_is_not_taken_for_this_ones(start: Start) -> None:
     assert start("finish").end() == 0
     job = start("vanish")

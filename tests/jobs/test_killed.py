@@ -91,6 +91,23 @@ def test_mpips_run_says_that_mpirun_was_killed(run: Start) -> None:
     assert "mpirun: ended by SIGKILL" in job.complaint
 
 
+def test_a_job_whose_mpirun_is_killed_goes_on_by_itself_from_its_newest_generation(run: Start) -> None:
+    job: Started = run("algorithm.passes=200", "checkpoint.every=0.3", "--restarts=2")
+    job.until(lambda: len(job.events("checkpoint")) > 1, "checkpoints")
+    job.until_training(len(job.events("epoch")) + 1)
+    before = len(generations(job.run))
+    assert before > 0
+    killed = time.monotonic()
+    kill(job.mpirun_pid())
+    job.until(lambda: (job.run / "metrics.1.jsonl").exists(), "notice of it", SOON)
+    job.until(lambda: job.events("restored"), "training again", SOON)
+    assert time.monotonic() - killed < SOON
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end() == 128 + signal.SIGTERM, job.said
+    assert "(restart 1 of 2)" in job.complaint
+    assert job.result()["exit"] == "interrupted"
+
+
 def test_killed_mpips_run_takes_its_job_with_it(run: Start) -> None:
     job: Started = run(FOREVER)
     job.until_training(1)
