@@ -19,6 +19,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 Restarts = Annotated[
     int, typer.Option(min=0, help="How often to start it again from its last checkpoint when it has failed.")
 ]
+ResumeOrStart = Annotated[
+    bool, typer.Option("--resume-or-start", help="Go on from the last checkpoint if there is one, else begin.")
+]
 Hosts = Annotated[str | None, typer.Option(help="Hosts and their slots: node1:4,node2:4. Not needed under Slurm.")]
 MpirunArguments = Annotated[
     list[str] | None, typer.Argument(help="After --: more arguments of mpirun.", show_default=False)
@@ -44,6 +47,7 @@ def run(
     ranks: Ranks = None,
     resume: Resume = False,
     hosts: Hosts = None,
+    resume_or_start: ResumeOrStart = False,
     restarts: Restarts = 0,
 ) -> None:
     """Run a job: start its ranks by mpirun, show progress, end with a short table.
@@ -52,9 +56,16 @@ def run(
     """
     from mpips.cli.run import run_job
 
-    extra = mpirun_arguments or []
-    given = overrides or []
-    code = run_job(job, given, ranks=ranks, resume=resume, hosts=hosts, extra=extra, restarts=restarts)
+    code = run_job(
+        job,
+        overrides or [],
+        ranks=ranks,
+        resume=resume,
+        hosts=hosts,
+        extra=mpirun_arguments or [],
+        resume_or_start=resume_or_start,
+        restarts=restarts,
+    )
     raise typer.Exit(code)
 
 

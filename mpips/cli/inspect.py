@@ -1,6 +1,7 @@
 """`mpips inspect`: what is in a checkpoint, on the screen or as a table's values in a file. Needs no MPI."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpips.checkpoint import CheckpointError, Generation, generations
+from mpips.cli.compare import Difference, differences, largest
 from mpips.table import TableSpec
+
+BAR = 24  # characters of the longest
 
 
 def inspect(
@@ -20,9 +24,10 @@ def inspect(
     table: Annotated[str | None, typer.Option(help="Show this table only.")] = None,
     top: Annotated[int, typer.Option(help="How many of the largest weights to show.", min=0)] = 10,
     generation: Annotated[int | None, typer.Option(help="This generation instead of the newest.")] = None,
+    against: Annotated[int | None, typer.Option(help="Show what has changed since this generation.", min=1)] = None,
     export: Annotated[Path | None, typer.Option(help="Write a table's values to FILE.npy or FILE.csv.")] = None,
 ) -> None:
-    """Show what is in a checkpoint: tables, clocks, statistics, largest weights."""
+    """Show what is in a checkpoint: tables, clocks, statistics, largest weights; or how two of them differ."""
     screen = Console()
     if not screen.is_terminal:
         screen = Console(width=160)
@@ -33,13 +38,29 @@ def inspect(
             _export(found, names, export)
             screen.print(f"wrote {export}", soft_wrap=True, highlight=False, markup=False)
             return
+        if against is not None:
+            _show_changes(screen, path, against, found, names, top)
+            return
         _show_generations(screen, path, found)
         screen.print(_tables(found, names))
         summaries = {name: Summary(found, name, top) for name in names}
         screen.print(_statistics(summaries))
+        screen.print(_sizes(summaries))
         for name, summary in summaries.items():
             if summary.top:
                 screen.print(_largest(found, name, summary))
+
+
+def _show_changes(screen: Console, path: Path, against: int, found: Generation, names: list[str], top: int) -> None:
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: to compare generations name their run folder")
+    with Generation(_master(path, against)) as before:
+        before.verify()
+        changes = {name: Difference(before, found, name, top) for name in names}
+    screen.print(differences(changes, before.number, found.number))
+    for name, change in changes.items():
+        if change.top:
+            screen.print(largest(found, name, change))
 
 
 class Summary:
@@ -56,6 +77,7 @@ class Summary:
     nonzeros, nonfinite : numbers of such values.
     norm : Euclidean norm of the finite values.
     low, high : smallest and largest finite value.
+    decades : how many values there are by the decimal exponent of their size, of those that are neither 0 nor infinite.
     top : (key, column, value) of the largest by absolute value, largest first.
     """
 
@@ -64,6 +86,7 @@ class Summary:
         self.nonfinite = 0
         self.low = np.inf
         self.high = -np.inf
+        self.decades: Counter[int] = Counter()
         self.top: list[tuple[int, int, float]] = []
         squares = 0.0
         for keys, values in generation.values(table):
@@ -74,6 +97,10 @@ class Summary:
             self.low = float(flat.min(where=finite, initial=self.low))
             self.high = float(flat.max(where=finite, initial=self.high))
             flat[~finite] = 0.0
+            exponents = np.floor(np.log10(np.abs(flat[flat != 0]))).astype(int)
+            self.decades.update(
+                dict(zip(*(each.tolist() for each in np.unique(exponents, return_counts=True)), strict=True))
+            )
             squares += float(flat @ flat)
             self._keep_largest(keys, flat, values.shape[1], count)
         self.norm = float(np.sqrt(squares))
@@ -162,6 +189,23 @@ def _statistics(summaries: dict[str, Summary]) -> Table:
         low, high = (f"{s.low:.6g}", f"{s.high:.6g}") if s.low <= s.high else ("", "")
         shown.add_row(escape(name), f"{s.nonzeros:,}", f"{s.norm:.6g}", low, high, f"{s.nonfinite:,}")
     return shown
+
+
+def _sizes(summaries: dict[str, Summary]) -> Table:
+    """A histogram of each table: how many values there are of what size."""
+    shown = Table(title="sizes of values", title_justify="left")
+    shown.add_column("size", justify="right")
+    decades = sorted({decade for summary in summaries.values() for decade in summary.decades})
+    for name in summaries:
+        shown.add_column(escape(name))
+    for decade in range(decades[0], decades[-1] + 1) if decades else ():
+        shown.add_row(f"1e{decade:+d}", *(_bar(summary.decades, decade) for summary in summaries.values()))
+    return shown
+
+
+def _bar(decades: Counter[int], decade: int) -> str:
+    count, most = decades[decade], max(decades.values(), default=1)
+    return f"{'█' * round(BAR * count / most) or '▏' * (count > 0):<{BAR}} {count:>9,}" if count else ""
 
 
 def _largest(generation: Generation, table: str, summary: Summary) -> Table:

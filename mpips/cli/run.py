@@ -36,6 +36,7 @@ def run_job(
     resume: bool,
     hosts: str | None,
     extra: Sequence[str],
+    resume_or_start: bool = False,
     restarts: int = 0,
 ) -> int:
     """Run a job from its file to its end.
@@ -48,6 +49,7 @@ def run_job(
     resume : whether to go on from the last checkpoint.
     hosts : ``host:slots,…`` or None.
     extra : more arguments of mpirun.
+    resume_or_start : the same if there is one; else the job begins.
     restarts : how often the job is started again, from its newest generation, when it has failed.
 
     Returns
@@ -68,6 +70,7 @@ def run_job(
     if not several_hosts(hosts):
         check_memory(job, view)
     folder = RunFolder(job)
+    resume = resume or (resume_or_start and folder.newest() > 0)
     program = [*PROGRAM, str(path)]
     for item in overrides:
         program += ["--set", item]

@@ -7,11 +7,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mpips.checkpoint import CheckpointError
+from mpips.checkpoint import CheckpointError, Generation, generations
 from mpips.checkpoint.layout import server_path
 from mpips.checkpoint.master import write_master
 from mpips.checkpoint.write import ServerFile
-from mpips.cli.inspect import inspect
+from mpips.cli.compare import Difference
+from mpips.cli.inspect import Summary, inspect
 from mpips.table import TableSpec
 
 W = TableSpec(name="w", rows=5_000, rule={"name": "ftrl", "alpha": 0.1}, slots=2)
@@ -143,3 +144,45 @@ def test_inspect_imports_neither_mpi_nor_numba():
     script = "import sys, mpips.cli.inspect; print({'mpi4py', 'numba'} & {n.split('.')[0] for n in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_has_changed_between_two_generations_is_shown(tmp_path):
+    run = tmp_path / "run"
+    write(run, 1)
+    before, counts = VALUES.copy(), COUNTS.copy()
+    try:
+        VALUES[7], VALUES[2] = VALUES[7] + 2.5, -1.0
+        COUNTS[0, 0] = 11.0
+        write(run, 2)
+    finally:
+        VALUES[:], COUNTS[:] = before, counts
+    output = shown(run, "--against", "1")
+    assert "from generation 1 to 2" in output
+    assert line_with(output, "w", "2", "0", "0")
+    assert output.index("carrier×flight=[UA]×7 ") < output.index("carrier×flight=[UA]×2 ")
+    assert "+2.5" in output
+    assert "+10" in output
+
+
+def test_keys_that_came_and_went_are_counted(tmp_path):
+    run = tmp_path / "run"
+    write(run, 1)
+    before = KEYS.copy()
+    try:
+        KEYS[1] = 4
+        write(run, 2)
+    finally:
+        KEYS[:] = before
+    with Generation(generations(run)[1]) as old, Generation(generations(run)[0]) as new:
+        found = Difference(old, new, "c", 5)
+        same = Difference(new, new, "w", 5)
+    assert (found.new, found.gone, found.changed) == (1, 1, 2)
+    assert sorted(found.top) == [(3, 0, 2.0, 0.0), (4, 0, 0.0, 2.0)]
+    assert (same.changed, same.norm, same.top) == (0, 0.0, [])
+    assert same.cosine == pytest.approx(1.0)
+
+
+def test_sizes_of_values_are_counted_by_decades(run):
+    with Generation(generations(run)[0]) as generation:
+        assert Summary(generation, "w", 0).decades == {-1: 1, 0: 2}
+        assert Summary(generation, "c", 0).decades == {0: 4}

@@ -20,7 +20,8 @@ from tests.jobs.started import Started, mpips_run
 
 JOB = Path(__file__).parents[2] / "inputs" / "flights-lr.toml"
 TRAIN_ROWS = 261_877
-AUC = {1: 0.7863, 2: 0.7932, 3: 0.7958, 6: 0.7970, 12: 0.7954, 24: 0.7915}  # of an undisturbed job, by its passes
+# of an undisturbed job, by its passes; how many there are when a test stops it depends on the machine
+AUC = {1: 0.7863, 2: 0.7932, 3: 0.7958, 6: 0.7970, 12: 0.7954, 24: 0.7915, 48: 0.7869, 96: 0.7821, 192: 0.7780}
 NOISE = 0.004
 STAGES = ("view", "acknowledged", "whole")
 ROLES = ["scheduler", "server", "data server", "worker", "spare"]

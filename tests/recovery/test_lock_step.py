@@ -94,8 +94,8 @@ def outcome(job):
 
 
 def beyond(job):
-    """Whether more servers died at once than there are copies."""
-    return "no copy is left" in outcome(job).reason
+    """Whether more servers died than there are copies, or others to take their shards."""
+    return any(kind in outcome(job).reason for kind in ("no copy is left", "no server is left"))
 
 
 @everywhere
