@@ -140,6 +140,7 @@ class _Run:
         self.progress = progress
         self.signals: list[int] = []
         self.heeded = 0
+        self.over = False
         self.deadline = float("inf")
 
     def follow(self, line: list[str], environment: dict[str, str]) -> int:
@@ -191,8 +192,8 @@ class _Run:
             self.progress.say(f"{name}: stopping with a checkpoint; once more to end the job at once")
             process.send_signal(signal.SIGUSR1)
             self.deadline = min(self.deadline, now + STOP_PATIENCE)
-        if self.deadline == float("inf") and self.folder.file("result.json").exists():
-            self.deadline = now + END_PATIENCE
+        if not self.over and self.folder.file("result.json").exists():
+            self.over, self.deadline = True, now + END_PATIENCE
         if now > self.deadline:
             if not self.folder.file("result.json").exists():
                 self.progress.say(f"the job has not stopped for {STOP_PATIENCE:.0f} s: ending it by force")

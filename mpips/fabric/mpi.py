@@ -325,7 +325,7 @@ class MpiFabric(Fabric):
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Leave together with all others; False when not every rank came in time, one is dead, or one has come to the
-        running job.
+        running job, or MPI's failure detector has a thread, which hangs in `MPI_Finalize`.
 
         Then MPI can't be finalized: leave by `os._exit`.
         """
@@ -340,7 +340,7 @@ class MpiFabric(Fabric):
                     if self._window is not None:
                         self._window.Unlock_all()
                         self._window.Free()
-                    return True
+                    return not ulfm.DETECTS_ASIDE
                 time.sleep(SHORTEST_SLEEP)
         except MPI.Exception as error:  # a rank died on the way out
             self._learn(error)
