@@ -3,11 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from mpips.cli.history import HistoryError, read
+from mpips.cli.history import History, HistoryError, read
+from mpips.cli.progress import shown
 
 
 def plot(
@@ -17,7 +22,10 @@ def plot(
         typer.Option(help="Folder for the picture; by default the run folder, or for several runs the current one."),
     ] = None,
 ) -> None:
-    """Draw how a run went, or how several compare: loss, delay, bytes and idle time, as plot.png and plot.svg."""
+    """Draw how a run went, or how several compare: loss, delay, bytes and idle time, as plot.png and plot.svg.
+
+    Of several runs a table is shown, too.
+    """
     folders = list({folder.resolve(): folder for folder in runs}.values())
     histories = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for folder, history in zip(folders, histories, strict=True):
@@ -36,6 +44,27 @@ def plot(
 
     for path in save(figure(drawn), out or (folders[0] if len(folders) == 1 else Path())):
         typer.echo(f"wrote {path}")
+    if len(histories) > 1:
+        screen = Console()
+        if not screen.is_terminal:
+            screen = Console(width=160)
+        screen.print(_table(histories))
+
+
+def _table(histories: Sequence[History]) -> Table:
+    """A line for each run: how it ended, its final figures, its time and mean speed."""
+    metrics = list(dict.fromkeys(name for history in histories for name in history.metrics))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold")
+    for column in ("exit", *metrics, "seconds", "examples/s"):
+        table.add_column(escape(column), justify="left" if column == "exit" else "right")
+    for history in histories:
+        figures = [escape(shown(history.metrics[name])) if name in history.metrics else "" for name in metrics]
+        seconds = "" if history.duration is None else f"{history.duration:,.1f}"
+        speeds = history.throughput.values
+        speed = f"{fmean(speeds):,.0f}" if speeds else ""
+        table.add_row(escape(history.name), history.exit or "under way", *figures, seconds, speed)
+    return table
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -105,7 +105,13 @@ def test_the_picture_of_several_runs_is_left_in_the_current_folder(
     for name in ("a", "b"):
         run_folder(tmp_path / name, progress(PROGRESS), RESULT)
     monkeypatch.chdir(tmp_path)
-    assert typed("a", "b").stdout == "wrote plot.png\nwrote plot.svg\n"
+    said = typed("a", "b").stdout.splitlines()
+    assert said[:2] == ["wrote plot.png", "wrote plot.svg"]
+    heads, *runs = [line.split() for line in said[2:]]
+    assert heads[:2] == ["run", "exit"]
+    assert heads[-2:] == ["seconds", "examples/s"]
+    assert [run[:2] for run in runs] == [["a", RESULT["exit"]], ["b", RESULT["exit"]]]
+    assert all(len(run) > 3 for run in runs)  # its figures
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "plot.png", "plot.svg"]
 
 

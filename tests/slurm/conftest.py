@@ -1,8 +1,11 @@
 """A real Slurm of four nodes on this machine, and jobs in its queue."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -91,6 +94,16 @@ class Queued:
         self.until(lambda: not self.processes(), "the end of its processes", 30.0)
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row at which nobody listens."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("", port))
+            return first
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A Slurm of its own, which ends with the tests."""
@@ -101,7 +114,9 @@ def cluster() -> Iterator[Cluster]:
         )
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     try:
-        subprocess.run([HERE / "up.sh", folder, str(NODES), str(CPUS)], check=True, timeout=60, capture_output=True)
+        command = [HERE / "up.sh", folder, str(NODES), str(CPUS), str(free_ports(NODES + 1))]
+        up = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+        assert up.returncode == 0, up.stdout + up.stderr
         yield Cluster(folder)
     finally:
         subprocess.run([HERE / "down.sh", folder], check=False, timeout=60, capture_output=True)

@@ -1,7 +1,8 @@
 #!/bin/bash
-# up.sh DIR [NODES] [CPUS]: a Slurm on one machine, with virtual nodes n1, n2, ..., each a slurmd of its own. Needs root.
+# up.sh DIR NODES CPUS PORT: a Slurm on one machine, with virtual nodes n1, n2, ..., each a slurmd of its own, which listen
+# at the ports that follow the given one. Needs root.
 set -euo pipefail
-D=$(realpath -m "$1"); N=${2:-4}; C=${3:-4}; H=$(hostname -s)
+D=$(realpath -m "$1"); N=$2; C=$3; P=$4; H=$(hostname -s)
 mkdir -p "$D"/{log,state,spool,pid,munge}; chmod 0755 "$D"
 dd if=/dev/urandom of="$D/munge/key" bs=128 count=1 status=none; chmod 0700 "$D/munge"; chmod 0600 "$D/munge/key"
 chmod 0711 "$D/munge"
@@ -12,7 +13,7 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$D/munge/sock,cred_expire=5
 CryptoType=crypto/munge
-SlurmctldPort=16817
+SlurmctldPort=$P
 SlurmdParameters=config_overrides
 StateSaveLocation=$D/state
 SlurmdSpoolDir=$D/spool/%n
@@ -40,7 +41,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 CONF
-for i in $(seq $N); do echo "NodeName=n$i NodeHostname=$H NodeAddr=127.0.0.1 Port=$((17000+i)) CPUs=$C State=UNKNOWN" >> "$D/slurm.conf"; done
+for i in $(seq $N); do echo "NodeName=n$i NodeHostname=$H NodeAddr=127.0.0.1 Port=$((P+i)) CPUs=$C State=UNKNOWN" >> "$D/slurm.conf"; done
 echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PreemptMode=OFF" >> "$D/slurm.conf"
 export SLURM_CONF=$D/slurm.conf
 munged --force --key-file="$D/munge/key" --socket="$D/munge/sock" --pid-file="$D/pid/munged.pid" --log-file="$D/log/munged.log" --seed-file="$D/munge/seed"
