@@ -136,13 +136,13 @@ def _joined(
         return written, parts
     rest = old.index[table.name]
     rest = rest[~np.isin(rest["shard"], written["shard"])]
+    places = [(file.generation, file.rank) for file in old.files]
     known = {part.place: number for number, part in enumerate(parts)}
     for number in np.unique(rest["file"]).tolist():
-        file = old.files[number]
-        if (file.generation, file.rank) not in known:
-            known[file.generation, file.rank] = len(parts)
-            parts = [*parts, _Part(old.path.parent, file.generation, file.rank)]
-    rest["file"] = [known[old.files[number].generation, old.files[number].rank] for number in rest["file"].tolist()]
+        if places[number] not in known:
+            known[places[number]] = len(parts)
+            parts = [*parts, _Part(old.path.parent, *places[number])]
+    rest["file"] = [known[places[number]] for number in rest["file"].tolist()]
     return np.concatenate([written, rest]), parts
 
 

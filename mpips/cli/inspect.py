@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mpips.checkpoint import CheckpointError, Generation, generations
 from mpips.cli.compare import Difference, differences, largest
+from mpips.cli.screen import screen as standard_output
 from mpips.table import TableSpec
 
 BAR = 24  # characters of the longest
@@ -28,9 +29,7 @@ def inspect(
     export: Annotated[Path | None, typer.Option(help="Write a table's values to FILE.npy or FILE.csv.")] = None,
 ) -> None:
     """Show what is in a checkpoint: tables, clocks, statistics, largest weights; or how two of them differ."""
-    screen = Console()
-    if not screen.is_terminal:
-        screen = Console(width=160)
+    screen = standard_output()
     with Generation(_master(path, generation)) as found:
         found.verify()
         names = _chosen(found, table)

@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mpips.cli.history import History, HistoryError, read
 from mpips.cli.progress import shown
+from mpips.cli.screen import screen
 
 
 def plot(
@@ -45,10 +45,7 @@ def plot(
     for path in save(figure(drawn), out or (folders[0] if len(folders) == 1 else Path())):
         typer.echo(f"wrote {path}")
     if len(histories) > 1:
-        screen = Console()
-        if not screen.is_terminal:
-            screen = Console(width=160)
-        screen.print(_table(histories))
+        screen().print(_table(histories))
 
 
 def _table(histories: Sequence[History]) -> Table:
