@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mpips.checkpoint.spec import Writing
+from mpips.checkpoint.spec import Consistency, Writing
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
 from mpips.table import TableSpec
@@ -162,6 +162,7 @@ class Plan:
     delay : iterations that may be unfinished when the next begins; None: any number; "auto": the scheduler chooses.
     An iteration is a batch, or for a worker's own program a push to a table.
     run : the run folder; None for a job that leaves no files.
+    consistency : of a generation; see `mpips.checkpoint.spec.CheckpointSpec`.
     saves, save_every, keep : whether there are checkpoints; seconds between them (0: only at the end); generations
     kept.
     save_rate, compression : megabytes a second that a server may write (0: any); gzip's level (0: none).
@@ -194,6 +195,7 @@ class Plan:
     saves: bool = False
     save_every: float = 0.0
     keep: int = 2
+    consistency: Consistency = "fuzzy"
     save_rate: float = 0.0
     compression: int = 0
     replicas: int = 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mpips.checkpoint.spec import Consistency
 from mpips.errors import Error
 from mpips.plan import Delay, Group, Memory, OnWorkerLoss, Plan, Scale, arena_of_any_role, arenas, check_scales
 from mpips.record import forget_end
@@ -139,6 +140,7 @@ def run(
     conduct: "Callable[[Conductor], Any] | None" = None,
     run: str | Path | None = None,
     save_every: float = 0.0,
+    consistency: Consistency = "fuzzy",
     replicas: int = 1,
     on_worker_loss: OnWorkerLoss = "replace",
     patience: float | None = None,
@@ -163,6 +165,8 @@ def run(
     conduct : a program for the scheduler's rank, called with a `Conductor`; the job lasts until it returns, too.
     run : folder for checkpoints and the log; None leaves no files.
     save_every : seconds between checkpoints; 0: one at the end.
+    consistency : of a checkpoint: "cut", all servers' state at one clock, while all go on; "fuzzy", of every shard what
+        it is when it is written.
     replicas : copies of every shard besides the first, as far as there are servers for them: so many servers may die at
         once and nothing is lost.
     on_worker_loss : what becomes of a dead worker's work: "replace", a spare takes its place and runs the program from
@@ -193,6 +197,7 @@ def run(
         run=Path(run) if run is not None else None,
         saves=run is not None,
         save_every=save_every,
+        consistency=consistency,
         replicas=replicas,
         on_worker_loss=on_worker_loss,
         patience=patience,
@@ -305,6 +310,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         saves=True,
         save_every=job.checkpoint.every,
         keep=job.checkpoint.keep,
+        consistency=job.checkpoint.consistency,
         save_rate=job.checkpoint.rate,
         compression=job.checkpoint.compression,
         replicas=job.recovery.replicas,

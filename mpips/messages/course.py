@@ -46,12 +46,14 @@ class TablesReady(Message, frozen=True):
 
 class Begin(Message, frozen=True):
     """Scheduler → worker: the tables are there; run your program. `groups` are the key ranges of the data's fields,
-    `identity` is whose pushes yours are: your own, or those of the worker whose program you run again.
+    `identity` is whose pushes yours are: your own, or those of the worker whose program you run again; `cut` as of
+    `Cut`.
     """
 
     tables: list[TableSpec]
     groups: list[tuple[int, int]]
     identity: int
+    cut: int = 0
 
 
 class Traffic(msgspec.Struct, frozen=True, array_like=True):
@@ -119,11 +121,33 @@ class Checkpoint(Message, frozen=True):
     """Scheduler → server: write your shards as a part of this generation.
 
     Those are left out that have not changed since they were written in one of the generations from `worn` to `base`.
+    With `cut` they are written without what is pushed after the cut; all that was pushed before is applied.
     """
 
     generation: int
     base: int = 0
     worn: int = 0
+    cut: bool = False
+
+
+class Cut(Message, frozen=True):
+    """Scheduler → worker: what you push from now on is not in generation `generation`, but for what belongs to
+    workloads that you were given before; say when all that is in it is acknowledged.
+    """
+
+    generation: int
+
+
+class CutOver(Message, frozen=True):
+    """Scheduler → server: no cut up to this generation's will be written any more; what was kept for it can go."""
+
+    generation: int
+
+
+class Crossed(Message, frozen=True):
+    """Worker → scheduler: all is acknowledged that I have pushed before the cut that makes this generation."""
+
+    generation: int
 
 
 class Saved(Message, frozen=True):

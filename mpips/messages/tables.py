@@ -25,7 +25,7 @@ class Push(Message, frozen=True):
     Clocks know it as push number `step` of `identity` to this table; `part` tells apart what several servers, or one
     after the other, are sent of a push. `keys` is the offset of the keys (uint64), or None when there is one update for
     every position of the range. What is sent again, to another server than at first, may lie in more than one place:
-    `more` has (keys, values, count) of the others.
+    `more` has (keys, values, count) of the others. Generations up to `cut` that are cuts must not have it in them.
     """
 
     time: int
@@ -42,6 +42,7 @@ class Push(Message, frozen=True):
     values: int
     coded: Coded | None
     more: list[tuple[int, int, int]] = msgspec.field(default_factory=list)
+    cut: int = 0
 
 
 class PushReply(Message, frozen=True):
@@ -120,7 +121,7 @@ class KeysTaken(Message, frozen=True):
 
 class CallShards(Message, frozen=True):
     """Worker → server: run a registered function on your shards of ``[lo, hi)``, with an argument of `numbers` float64
-    that lies in my arena; leave its reply in yours. One that writes has part, identity and step as a push has; else 0.
+    that lies in my arena; leave its reply in yours. One that writes has part, identity, step and cut as a push has.
     """
 
     time: int
@@ -135,6 +136,7 @@ class CallShards(Message, frozen=True):
     hi: int | None
     argument: int
     numbers: int
+    cut: int = 0
 
 
 class ShardsReply(Message, frozen=True):

@@ -11,7 +11,8 @@ class Workload(Message, frozen=True):
     """Scheduler → worker: train on, or evaluate, these batches of a part of the data.
 
     They count as those of `identity`, the worker that was given them first, whoever does them; `first` is the number of
-    the first of them among all that it was ever given.
+    the first of them among all that it was ever given. What is pushed for them is in no generation up to `cut` that is
+    a cut.
     """
 
     number: int
@@ -21,6 +22,7 @@ class Workload(Message, frozen=True):
     batches: list[int]
     identity: int
     first: int
+    cut: int = 0
 
 
 class Cancelled(Message, frozen=True):

@@ -13,6 +13,8 @@ from mpips.scheduler.outstanding import Late, Outstanding
 WORKLOADS_PER_WORKER = 8
 MOST_BATCHES = 64
 
+Bits = np.ndarray[Any, np.dtype[np.bool_]]
+
 
 class Batches(msgspec.Struct, frozen=True):
     """What a part of the data has: batches 0..train-1 to train on, then `test` batches to evaluate."""
@@ -85,7 +87,7 @@ class Ledger:
         self._outstanding = Outstanding()
         self._out = 0  # train batches handed out and not done, of epochs that are not over
         self._left: dict[tuple[int, bool], int] = {}  # batches waited for, by epoch and whether they are trained on
-        self._done: dict[int, list[np.ndarray[Any, np.dtype[np.bool_]]]] = {}
+        self._done: dict[int, list[Bits]] = {}
         self._evaluated: set[int] = set()
         if progress is not None:
             self._resume(progress)
@@ -103,14 +105,43 @@ class Ledger:
     @property
     def finished_epochs(self) -> int:
         """Epochs that are over."""
-        return min((epoch for epoch, train in self._left if train), default=self.epoch + 1) - 1
+        return self._finished(self._left)
+
+    def _finished(self, left: dict[tuple[int, bool], int]) -> int:
+        return (
+            min((epoch for (epoch, train), batches in left.items() if train and batches > 0), default=self.epoch + 1)
+            - 1
+        )
 
     def progress(self) -> dict[str, Any]:
         """What is done, as JSON has it: whole epochs; of those begun a bit for every batch, by part, in hex."""
+        return self._progress(self._left, self._done)
+
+    def cut(self, cut: int) -> tuple[dict[str, Any], set[int]]:
+        """What is handed out from now on comes after this cut: the progress once all is done that comes before, and the
+        numbers of the workloads that are still missing to that.
+        """
+        self._outstanding.cut = cut
+        missing = self._outstanding.to_train_on()
+        left, done = dict(self._left), {epoch: [part.copy() for part in parts] for epoch, parts in self._done.items()}
+        for workload in missing:
+            if (workload.epoch, True) in left:
+                left[workload.epoch, True] -= len(workload.batches)
+                done[workload.epoch][workload.part][workload.batches] = True
+        return self._progress(left, done), {workload.number for workload in missing}
+
+    def is_open(self, number: int) -> bool:
+        """Whether a workload is not done, and somebody may do it."""
+        return self._outstanding.is_open(number)
+
+    def _progress(self, left: dict[tuple[int, bool], int], done: dict[int, list[Bits]]) -> dict[str, Any]:
+        epochs = self._finished(left)
         return {
-            "epochs": self.finished_epochs,
+            "epochs": epochs,
             "done": {
-                str(epoch): [np.packbits(part).tobytes().hex() for part in parts] for epoch, parts in self._done.items()
+                str(epoch): [np.packbits(part).tobytes().hex() for part in parts]
+                for epoch, parts in done.items()
+                if epoch > epochs
             },
             "seed": self._seed,
             "batches": [[b.train, b.test] for b in self._batches],

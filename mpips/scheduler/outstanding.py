@@ -27,9 +27,14 @@ class Outstanding:
 
     The batches of an identity are counted, 1, 2, 3, …, and servers take the pushes of each only after those of the one
     before. So of the workloads of an identity only the first may be at another worker.
+
+    Attributes
+    ----------
+    cut : the newest cut, which what is handed out from now on comes after.
     """
 
     def __init__(self) -> None:
+        self.cut = 0
         self._numbers = 0
         self._counters: dict[int, int] = {}  # batches that each identity was ever given
         self._workloads: dict[int, Workload] = {}
@@ -56,7 +61,7 @@ class Outstanding:
         self._numbers += 1
         first = self._counters.get(identity, 0) + 1
         self._counters[identity] = first + len(batches) - 1
-        workload = Workload(self._numbers, epoch, train, part, batches, identity, first)
+        workload = Workload(self._numbers, epoch, train, part, batches, identity, first, self.cut)
         self._workloads[workload.number] = workload
         self._lines.setdefault(identity, []).append(workload.number)
         self._holders[workload.number] = []
@@ -168,6 +173,14 @@ class Outstanding:
         """Of what a worker has left: how many nobody has taken on, and how many are not done."""
         numbers = [number for number in self._bequests.get(worker, ()) if number in self._workloads]
         return sum(not self._holders[number] for number in numbers), len(numbers)
+
+    def is_open(self, number: int) -> bool:
+        """Whether a workload is not done, and somebody may do it."""
+        return number in self._workloads
+
+    def to_train_on(self) -> list[Workload]:
+        """What is not done of those that are trained on; done for nothing, or left to be done, too."""
+        return [workload for workload in self._workloads.values() if workload.train]
 
     def close(self, epoch: int, train: bool) -> int:
         """Nobody waits for this epoch any more: forget what is left of it, let the rest be; how many batches in all."""

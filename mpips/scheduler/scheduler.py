@@ -9,6 +9,7 @@ from typing import Any
 
 from mpips import messages as m
 from mpips.plan import Plan
+from mpips.scheduler.cut import Cut
 from mpips.scheduler.effects import Effect, Effects, End
 from mpips.scheduler.ending import Ending
 from mpips.scheduler.evaluations import Evaluations
@@ -24,7 +25,7 @@ from mpips.views.places import Places
 from mpips.views.view import MAIN, View
 
 OF_A_PASS = ("pass", "active")  # figures that say nothing of the result
-OF_WORKERS = (m.WorkRequest, m.WorkDone, m.Sum, m.Report, m.Finished)
+OF_WORKERS = (m.WorkRequest, m.WorkDone, m.Sum, m.Report, m.Crossed, m.Finished)
 
 
 class Scheduler:
@@ -63,7 +64,8 @@ class Scheduler:
         self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None
-        self._saving = Saving(view.servers, plan.save_every, generation, self._progress, self._effects)
+        cut = self._cut if plan.consistency == "cut" else None
+        self._saving = Saving(view.servers, plan.save_every, generation, self._progress, self._effects, cut)
         self._ending = Ending(plan, view, self._work, self._saving, self._effects)
         self._handlers: dict[type[m.Message], Any] = {
             m.Hello: self._hello,
@@ -76,6 +78,7 @@ class Scheduler:
             m.Finished: self._finished,
             m.Load: self._load,
             m.Measured: self._measured,
+            m.Crossed: self._crossed,
             m.Saved: self._saved,
             m.Note: self._note,
             m.ViewTaken: self._view_taken,
@@ -135,6 +138,7 @@ class Scheduler:
             self._ending.go_on(now)
         if self._saving.due(now):
             self._saving.begin(now)
+            self._write_cut()
 
     def can_do_without(self, rank: int) -> bool:
         """Whether the job can go on if a rank is taken for dead: not before it has begun, when ranks may have much to
@@ -265,7 +269,9 @@ class Scheduler:
             self._tell_to_begin(worker)
 
     def _tell_to_begin(self, worker: int) -> None:
-        self._send(worker, m.Begin(self._startup.tables, self._startup.groups, self._places.of(worker)))
+        self._send(
+            worker, m.Begin(self._startup.tables, self._startup.groups, self._places.of(worker), self._saving.crossed)
+        )
 
     # --- work -------------------------------------------------------------------------------------------------------
 
@@ -278,8 +284,9 @@ class Scheduler:
             self.results = {place: self.results[place] for place in self.results if place in new.identities[MAIN]}
         self._create(now)
         self._go_on(self._startup.viewed(old, new), now)
-        if self._saving.viewed(old, new):
-            self.completed("shards have other servers now", now)
+        given_up = self._saving.viewed(old, new)
+        if given_up is not None:
+            self.completed(given_up, now)
         self._reply(self._sums.viewed())
         if self.began and not self._ending.begun:
             for worker in [worker for worker in new.workers if worker not in old.workers]:
@@ -288,6 +295,7 @@ class Scheduler:
                     self._send(worker, m.SetDelay(self._work.delays.delay))
             self._evaluations.viewed(old, new)
         self._work.viewed(old, new, now)
+        self._write_cut()
         self._conclude(now)
 
     def _work_request(self, source: int, message: m.WorkRequest, now: float) -> None:
@@ -304,6 +312,9 @@ class Scheduler:
                 self._evaluations.end(group, done.workload.epoch, self._view)
                 if group == MAIN:
                     self._work.delays.begin(now)
+        if self._saving.cut is not None:
+            self._saving.cut.done(message.number, message.rows)
+            self._write_cut()
         self._ending.go_on(now)
         self._work.feed(now)
 
@@ -369,6 +380,23 @@ class Scheduler:
 
     def _progress(self) -> dict[str, Any]:
         return {**self._work.progress(), "examples": self.tally.examples}
+
+    def _cut(self, generation: int) -> Cut:
+        """Begin a cut: workers and workloads that have nothing to do with what comes before it go on."""
+        progress, missing = self._work.cut(generation)
+        for worker in self._view.workers:
+            self._send(worker, m.Cut(generation))
+        return Cut({**progress, "examples": self.tally.examples}, missing, self._view.workers)
+
+    def _crossed(self, source: int, message: m.Crossed, now: float) -> None:
+        if self._saving.cut is not None and message.generation == self._saving.crossed:
+            self._saving.cut.crossed(source)
+            self._write_cut()
+
+    def _write_cut(self) -> None:
+        """Have the cut written if it is made."""
+        if self._saving.cut is not None and self._saving.cut.is_made(self._work.is_open):
+            self._saving.cut_made()
 
     def _saved(self, source: int, message: m.Saved, now: float) -> None:
         self._ending.follow(self._saving.written(source, message.generation, message.error, now), now)

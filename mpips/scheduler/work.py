@@ -80,6 +80,14 @@ class Work:
         """What is done, for a checkpoint."""
         return self._ledger.progress() if self._ledger is not None else {}
 
+    def cut(self, generation: int) -> tuple[dict[str, Any], set[int]]:
+        """As `Ledger.cut`."""
+        return self._ledger.cut(generation) if self._ledger is not None else ({}, set())
+
+    def is_open(self, number: int) -> bool:
+        """As `Ledger.is_open`."""
+        return self._ledger is not None and self._ledger.is_open(number)
+
     # --- handing out ------------------------------------------------------------------------------------------------
 
     def request(self, worker: int, now: float) -> None:

@@ -29,6 +29,7 @@ class Part(NamedTuple):
     keys : (n,) uint64, unique, in the order in which a push has them: ascending in a dense table, by shard and then
         ascending in a sparse one; may be empty. None: every row of ``[lo, hi)``.
     values : (n, push_width) of the table's dtype; only read, and like `keys` valid until `done` is called.
+    cut : the newest cut that it comes after.
     done : called with None when the update is applied, or with why it was refused; never when a repetition took the
         part's place.
     dropped : called when it is not waited for any more, because it will come again.
@@ -38,6 +39,7 @@ class Part(NamedTuple):
     hi: int
     keys: Array | None
     values: Array
+    cut: int
     done: Callable[[Error | None], None]
     dropped: Callable[[], None] = lambda: None
 
@@ -54,8 +56,9 @@ class Aggregate:
     ----------
     spec : the table.
     workers : whose pushes make a step, in the order in which they are summed.
-    apply : called with (lo, hi, keys or None, values) of a sum, applies it by the table's update rule; an
-        `mpips.Error` that it raises goes to every part's `done`.
+    apply : called with (cut, lo, hi, keys or None, values) of a sum, applies it by the table's update rule; an
+        `mpips.Error` that it raises goes to every part's `done`. It comes after a cut if all its parts do, so a cut has
+        the same steps of all workers.
     applied : called with (step, lo, hi, keys or None, then) after that; calls `then` when every part is `done`.
 
     Attributes
@@ -67,7 +70,7 @@ class Aggregate:
         self,
         spec: TableSpec,
         workers: Sequence[int],
-        apply: Callable[[int, int, Array | None, Array], None],
+        apply: Callable[[int, int, int, Array | None, Array], None],
         applied: Callable[[int, int, int, Array | None, Callable[[], None]], None],
     ) -> None:
         self._spec = spec
@@ -118,7 +121,7 @@ class Aggregate:
 
         try:
             keys, values = self._sum(parts)
-            self._apply(lo, hi, keys, values)
+            self._apply(min(part.cut for part in parts), lo, hi, keys, values)
         except Error as problem:
             done(problem)
         else:

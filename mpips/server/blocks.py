@@ -64,6 +64,18 @@ class Blocks:
             self._header(shard)[header.LOCATION] = header.location(block, bits)
             self.held.append(shard)
 
+    def take_copy(self, shard: int, of: "Blocks") -> None:
+        """Hold a shard as it is elsewhere, version and all."""
+        theirs, mine = of._header(shard), self._header(shard)
+        there, bits = header.block_of(int(theirs[header.LOCATION])), header.bits_of(int(theirs[header.LOCATION]))
+        size = self._dense_bytes() if self.spec.kind == "dense" else sparse.block_bytes(bits, self._stride)
+        block = self._space.allocate(size)
+        self._words[block // 8 : (block + size) // 8] = of._words[there // 8 : (there + size) // 8]
+        mine[:] = theirs
+        mine[header.LOCATION] = header.location(block, bits)
+        self.held.append(shard)
+        self._resolved.forget()
+
     def give_back(self, shard: int) -> None:
         """Hold a shard no longer; its memory is free."""
         head = self._header(shard)

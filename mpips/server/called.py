@@ -13,6 +13,7 @@ from mpips.messages import CallShards, ShardsReply
 from mpips.server import functions
 from mpips.server.answers import Answers
 from mpips.server.clock import Entry
+from mpips.server.cut import CutHere
 from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
@@ -29,7 +30,7 @@ class Called:
     Parameters
     ----------
     tables : this server's shards of each table; there may be none yet.
-    fabric, received, incoming, replication, gate, answers : this server's.
+    fabric, received, incoming, replication, cut, gate, answers : this server's.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Called:
         received: Received,
         incoming: Incoming,
         replication: Replication,
+        cut: CutHere,
         gate: Gate,
         answers: Answers,
     ) -> None:
@@ -47,6 +49,7 @@ class Called:
         self._received = received
         self._incoming = incoming
         self._replication = replication
+        self._cut = cut
         self._gate = gate
         self._answers = answers
 
@@ -74,8 +77,14 @@ class Called:
             new, steps = _not_done(shards, concerned, message)
             repeats, concerned = len(new) < len(concerned), new
             self._replication.make_way(message.table)
+
+        def run(shards: Shards, concerned: list[int]) -> Any:
+            return functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
+
         try:
-            reply = functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
+            if message.step:
+                self._cut.rewrite(message.table, message.cut, message.identity, concerned, run)
+            reply = run(shards, concerned)
             data, dtype, shape = pack(reply)
         except Error as problem:
             reason = str(problem)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,34 @@ from mpips.fabric import Fabric
 from mpips.kernels.checksum import fletcher32
 from mpips.line import Line
 from mpips.messages import Checkpoint, Saved
+from mpips.server.cut import Aside, CutHere
 from mpips.server.shards import Shards
 from mpips.server.written import Copied, Written
 
+Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 EMPTY = np.empty(0)
 
 BATCH = 8 << 20  # bytes that are copied, then written in one go beside the loop
+
+
+class AsTheyAre(NamedTuple):
+    """What there is to write of a table's shards when each is written as it is then; see `mpips.server.cut.Aside`."""
+
+    shards: Shards
+
+    @property
+    def versions(self) -> Array:
+        """Of each shard (shards,) int64."""
+        return self.shards.versions
+
+    def last_pushes(self) -> dict[int, int]:
+        """By worker, the last of its pushes that is applied wherever it pushes to."""
+        return self.shards.last_pushes()
+
+    def take(self, shard: int, copy: Callable[[int, Shards], T]) -> T:
+        """Have a shard copied."""
+        return copy(shard, self.shards)
 
 
 class Checkpoints:
@@ -35,12 +56,14 @@ class Checkpoints:
     Parameters
     ----------
     tables : this server's shards of each table; there may be none yet.
+    cut : keeps what they are at a cut.
     fabric, line : this rank's.
     writing : where to, and how.
     """
 
-    def __init__(self, tables: Sequence[Shards], fabric: Fabric, line: Line, writing: Writing) -> None:
+    def __init__(self, tables: Sequence[Shards], cut: CutHere, fabric: Fabric, line: Line, writing: Writing) -> None:
         self._tables = tables
+        self._cut = cut
         self._fabric = fabric
         self._line = line
         self._writing = writing
@@ -76,11 +99,14 @@ class Checkpoints:
         the scheduler begins another generation.
         """
         self._under_way = None
+        self._cut.end()
         for written in self._written:
             written.leave()
 
     def _begin(self, source: int, message: Checkpoint) -> None:
         assert self._writing.run is not None
+        if message.cut:
+            self._cut.begin(message.generation)  # unless a push that comes after it has done so
         self._under_way = self._write(message, self._writing.run)
 
     def _step(self) -> bool:
@@ -100,12 +126,21 @@ class Checkpoints:
         try:
             file = yield from self._aside(lambda: ServerFile(run, message.generation, rank, compression))
             # what is copied later contains more, and what is left out as much
-            clocks = {shards.spec.name: shards.last_pushes() for shards in self._tables}
-            due = [(each, shard) for each in self._written for shard in each.due(message.base, message.worn)]
+            sources: Sequence[Aside | AsTheyAre] = (
+                self._cut.asides if message.cut else [AsTheyAre(shards) for shards in self._tables]
+            )
+            clocks = {
+                shards.spec.name: source.last_pushes() for shards, source in zip(self._tables, sources, strict=True)
+            }
+            due = [
+                (written, source, shard)
+                for written, source in zip(self._written, sources, strict=True)
+                for shard in written.due(message.base, message.worn, source.versions)
+            ]
             batch, size, begin = list[Copied](), 0, self._fabric.now()
             before: Future[None] | None = None
-            for i, (written, shard) in enumerate(due):
-                batch.append(written.copy(shard))
+            for i, (written, source, shard) in enumerate(due):
+                batch.append(source.take(shard, written.copy))
                 size += batch[-1].values.nbytes + batch[-1].state.nbytes
                 yield True
                 if size < BATCH and i + 1 < len(due):
@@ -124,6 +159,8 @@ class Checkpoints:
                 each.written.note(each.shard, message.generation, each.version)
         except CheckpointError as problem:
             error = str(problem)
+        if message.cut:
+            self._cut.end()
         self._line.tell(Saved(message.generation, error))
 
     def _aside(self, work: Callable[[], T]) -> Generator[bool, None, T]:

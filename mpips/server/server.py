@@ -1,7 +1,7 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from mpips.server.called import Called
 from mpips.server.checkpoints import Checkpoints
 from mpips.server.coalescing import Applied
 from mpips.server.copies import Copies
+from mpips.server.cut import CutHere
 from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
@@ -109,7 +110,8 @@ class Server:
         self._incoming = Incoming(fabric, received.refuse)
         self._replication = Replication(fabric, self._incoming, copy_share, lambda view: line.tell(CopiesWhole(view)))
         self._answers = Answers(fabric, received)
-        self._checkpoints = Checkpoints(self.tables, fabric, line, writing)
+        self._cut = CutHere(self.tables, fabric)
+        self._checkpoints = Checkpoints(self.tables, self._cut, fabric, line, writing)
         handlers: dict[type[Message], Callable[[int, Any], None]] = {
             Push: self._push,
             Pull: self._pull,
@@ -119,7 +121,9 @@ class Server:
             ShardsWanted: self._replication.wanted,
         }
         self._gate = Gate(received, view.number, handlers)
-        called = Called(self.tables, fabric, received, self._incoming, self._replication, self._gate, self._answers)
+        called = Called(
+            self.tables, fabric, received, self._incoming, self._replication, self._cut, self._gate, self._answers
+        )
         handlers[CallShards] = called.call
         for kind in handlers:
             fabric.on(kind, self._gate.take)
@@ -166,7 +170,7 @@ class Server:
             if spec.aggregate:
                 identities = self._view.identities[MAIN]
                 self._aggregators[table] = Aggregate(
-                    spec, identities, partial(self._apply, table), self._aggregated(table, shards)
+                    spec, identities, partial(self._apply_sum, table), self._aggregated(table, shards)
                 )
             self.tables.append(shards)
             self._replication.tables.append(Copies(shards))
@@ -270,9 +274,9 @@ class Server:
         aggregator = self._aggregators.get(message.table)
         try:
             if aggregator is not None:
-                aggregator.add(identity, step, Part(lo, hi, keys, values, done, dropped))
+                aggregator.add(identity, step, Part(lo, hi, keys, values, message.cut, done, dropped))
                 return
-            self._apply(message.table, lo, hi, keys, values)
+            self._apply(message.table, message.cut, (identity,), lo, hi, keys, values)
         except Error as problem:
             done(problem)
             return
@@ -280,9 +284,15 @@ class Server:
         applied = Applied(lo, hi, keys, [(identity, lo, hi, step)], whole_range=False)
         self._replication.changed(message.table, applied, done)
 
-    def _apply(self, table: int, lo: int, hi: int, keys: Array | None, values: Array) -> None:
+    def _apply(
+        self, table: int, cut: int, identities: Iterable[int], lo: int, hi: int, keys: Array | None, values: Array
+    ) -> None:
         self._replication.make_way_for_push(table, lo, hi, keys)
+        self._cut.push(table, cut, identities, lo, hi, keys, values)
         self.tables[table].apply(lo, hi, keys, values)
+
+    def _apply_sum(self, table: int, cut: int, lo: int, hi: int, keys: Array | None, values: Array) -> None:
+        self._apply(table, cut, self._aggregators[table].workers, lo, hi, keys, values)
 
     def _aggregated(self, table: int, shards: Shards) -> WhenSummed:
         """What follows the sum of a step: the clocks of all workers go on, and the copies learn of both."""

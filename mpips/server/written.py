@@ -50,17 +50,17 @@ class Written:
         self._generations = np.zeros(shards.spec.shards, np.int64)  # 0: in none, as far as is known here
         self._versions = np.zeros(shards.spec.shards, np.int64)
 
-    def due(self, base: int, worn: int) -> list[int]:
+    def due(self, base: int, worn: int, versions: Array) -> list[int]:
         """The shards that are led but for those that have not changed since they were written in one of the generations
-        from `worn` to `base`, ascending.
+        from `worn` to `base`, ascending; `versions` (shards,) are those to be written.
         """
         known = (self._generations > 0) & (self._generations >= worn) & (self._generations <= base)
-        known &= self._versions == self._shards.versions
+        known &= self._versions == versions
         return [shard for shard in self._shards.led if not known[shard]]
 
-    def copy(self, shard: int) -> Copied:
-        """A shard as it is."""
-        shards, version = self._shards, int(self._shards.versions[shard])
+    def copy(self, shard: int, shards: Shards) -> Copied:
+        """A shard as these have it, the table's or others that are made like them."""
+        version = int(shards.versions[shard])
         if self.spec.kind == "sparse":
             return Copied(self, shard, version, *shards.rows(shard))
         values, state = shards.dense_rows(shard)

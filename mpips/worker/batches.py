@@ -91,6 +91,10 @@ class Batches:
             self._coming.popleft()
             self._done_with(coming)
 
+    def has_older(self, cut: int) -> bool:
+        """Whether there are batches to be used, or in use, that were handed out before this cut."""
+        return any(coming.workload.cut < cut for coming in self._coming)
+
     def viewed(self, old: View, new: View) -> None:
         """Ask those that have the parts now for what has not come."""
         self._view = new

@@ -21,7 +21,7 @@ from mpips.tasks.lane import Lane
 from mpips.worker.keys import KeyRangeError, Keys, Placement, ShapeError, key_range
 from mpips.worker.outgoing import Outgoing
 from mpips.worker.sending import Calling, Part, Segment, Sending
-from mpips.worker.steps import Steps
+from mpips.worker.steps import Step, Steps
 
 Array = np.ndarray[Any, Any]
 
@@ -157,7 +157,7 @@ class Pushes:
         bad = copy_finite_rows(values, order, grouped)
         if bad:
             self._refuse(bad, values, keys.array)
-        number = self._steps.next()  # also when the filters leave nothing: a batch done again may drop other entries
+        step = self._steps.next()  # also when the filters leave nothing: a batch done again may drop other entries
         groups = {
             server: (keys.array[order[start:end]], grouped[start:end])
             for server, (start, end) in self._groups(keys, about).items()
@@ -170,7 +170,7 @@ class Pushes:
             return task
         plain_keys = np.concatenate([packet.plain.entries() for packet in laid.values()])
         plain_values = np.concatenate([packet.plain.values for packet in laid.values()])
-        sending = self._sending(task, number, about, plain_keys, plain_values, None)
+        sending = self._sending(task, step, about, plain_keys, plain_values, None)
         start = 0
         for server, (at, middle, count, coded, plain) in laid.items():
             end = start + plain.values.shape[0]
@@ -241,14 +241,14 @@ class Pushes:
     def _sending(
         self,
         task: Task[Any],
-        number: tuple[int, int],
+        step: Step,
         about: tuple[int, int],
         keys: Array | None,
         values: Array,
         slot: int | None,
         calling: Calling | None = None,
     ) -> Sending:
-        return Sending(self._spec, self._index, task, number, about, keys, values, slot, self._placement, calling)
+        return Sending(self._spec, self._index, task, step, about, keys, values, slot, self._placement, calling)
 
     def _send(self, sending: Sending, after: list[Task[Any]]) -> Task[None]:
         def replied(source: int, message: PushReply) -> None:

@@ -14,6 +14,7 @@ from mpips.messages import CallShards, Coded, Push
 from mpips.table import TableSpec
 from mpips.tasks import Task
 from mpips.worker.keys import Placement
+from mpips.worker.steps import Step
 
 Array = np.ndarray[Any, Any]
 Segment = tuple[int, int]
@@ -51,7 +52,7 @@ class Sending:
     ----------
     spec, index : the table and its number in the job.
     task : the push.
-    number : its identity and step.
+    step : what it is known by.
     about : the positions ``[lo, hi)`` that it is about.
     keys : (n,) uint64, grouped by server and shard; None for a range, and for a function.
     values : (n, push_width) of the table's dtype, in this order.
@@ -66,7 +67,6 @@ class Sending:
 
     __slots__ = (
         "_hi",
-        "_identity",
         "_index",
         "_keys",
         "_lo",
@@ -86,7 +86,7 @@ class Sending:
         spec: TableSpec,
         index: int,
         task: Task[Any],
-        number: tuple[int, int],
+        step: Step,
         about: tuple[int, int],
         keys: Array | None,
         values: Array,
@@ -100,7 +100,7 @@ class Sending:
         self.placement = placement
         self._spec = spec
         self._index = index
-        self._identity, self._step = number
+        self._step = step
         self._lo, self._hi = about
         self._keys = keys
         self._values = values
@@ -123,16 +123,17 @@ class Sending:
     def message(self, number: int, after: list[int]) -> Push | CallShards:
         """What the server of a part is told, once the task has its time and those that it comes after."""
         time, view = self.task.time, self.placement.view
+        identity, step, cut = self._step
         if self.calling is not None:
             assert self._slot is not None
             return CallShards(
-                time, after, view, number, self._index, self._identity, self._step,
-                *self.calling, self._slot, self._values.size,
+                time, after, view, number, self._index, identity, step,
+                *self.calling, self._slot, self._values.size, cut,
             )  # fmt: skip
         keys, values, count, coded, more = self._place_of(self.parts[number])
         return Push(
-            time, after, view, number, self._index, self._identity, self._step,
-            self._lo, self._hi, count, keys, values, coded, more,
+            time, after, view, number, self._index, identity, step,
+            self._lo, self._hi, count, keys, values, coded, more, cut,
         )  # fmt: skip
 
     def _place_of(self, part: Part) -> tuple[int | None, int, int, Coded | None, list[tuple[int, int, int]]]:

@@ -128,9 +128,15 @@ class Table(Algebra):
         """
         return self._pushes.push(keys, values, self._issued.known(after), within)
 
-    def begin_batch(self, identity: int, counter: int) -> None:
-        """What is pushed from now on belongs to the batch of this number of all that this identity was given."""
-        self._steps.begin_batch(identity, counter)
+    def begin_batch(self, identity: int, counter: int, cut: int = 0) -> None:
+        """What is pushed from now on belongs to the batch of this number of all that this identity was given, which was
+        handed out after this cut.
+        """
+        self._steps.begin_batch(identity, counter, cut)
+
+    def cross(self, cut: int) -> None:
+        """What is pushed from now on, but for batches that were handed out before, comes after this cut."""
+        self._steps.cross(cut)
 
     def end_batch(self) -> None:
         """What is pushed from now on belongs to no batch."""

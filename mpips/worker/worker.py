@@ -14,6 +14,8 @@ from mpips.line import SCHEDULER, Line
 from mpips.messages import (
     Begin,
     Cancelled,
+    Crossed,
+    Cut,
     Finished,
     Load,
     NoMoreWork,
@@ -37,7 +39,14 @@ from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
 
-TO_WORKERS = (Begin, SetDelay, Workload, Cancelled, NoMoreWork)  # for nobody else, and not for who will be one again
+TO_WORKERS = (
+    Begin,
+    SetDelay,
+    Cut,
+    Workload,
+    Cancelled,
+    NoMoreWork,
+)  # not for who will be one again
 
 
 class TrainingError(Error, RuntimeError):
@@ -89,6 +98,7 @@ class Worker:
         self._begun = False
         self._resumed = view.number  # the last view of which this worker has told that it goes on
         self.on_begin: Callable[[], None] | None = None
+        self._cut: int | None = None  # to be crossed
         self._sums = 0
         self._open_sums: set[Task[list[float]]] = set()
         self._meter = Meter(fabric)
@@ -96,8 +106,9 @@ class Worker:
         fabric.on(Begin, self._begin)
         self._forgotten: Forgotten | None = None
         fabric.on(SetDelay, self._set_delay)
+        fabric.on(Cut, self._cut_here)
         fabric.on(Cancelled, self._cancelled)
-        fabric.background.append(self._report_load)
+        fabric.background += [self._report_load, self._cross]
 
     def _begin(self, source: int, message: Begin) -> None:
         offsets = header_offsets(message.tables)
@@ -107,6 +118,7 @@ class Worker:
                 spec, index, offsets[index], self._view, self._fabric, self._issued, message.identity, self._resume,
                 self._delay,
             )  # fmt: skip
+            self.tables[spec.name].cross(message.cut)
         self._forgotten = Forgotten(self._fabric, list(self.tables.values()))
         self.feature_groups = [(lo, hi) for lo, hi in message.groups]
         self._begun = True
@@ -117,6 +129,20 @@ class Worker:
     def _set_delay(self, source: int, message: SetDelay) -> None:
         for table in self.tables.values():
             table.delay = message.delay
+
+    def _cut_here(self, source: int, message: Cut) -> None:
+        self._cut = message.generation
+        self._cross()
+
+    def _cross(self) -> bool:
+        """Begin with what comes after a cut, once the batches are done that come before it."""
+        cut = self._cut
+        if cut is not None and not self._batches.has_older(cut):
+            self._cut = None
+            for table in self.tables.values():
+                table.cross(cut)
+            self._after_pushes(lambda: self._line.tell(Crossed(cut)))
+        return False
 
     def _cancelled(self, source: int, message: Cancelled) -> None:
         """Another worker was faster; its pushes count as this one's would have."""
@@ -151,7 +177,8 @@ class Worker:
         left on this rank.
         """
         self._batches.close()
-        self._fabric.background.remove(self._report_load)
+        for step in (self._report_load, self._cross):
+            self._fabric.background.remove(step)
         if self._forgotten is not None:
             self._forgotten.close()
 
@@ -318,7 +345,7 @@ class Worker:
         """Learn from a batch, under the identity and the counter that it has whoever does it."""
         counter = workload.first + workload.batches.index(number)
         for table in self.tables.values():
-            table.begin_batch(workload.identity, counter)
+            table.begin_batch(workload.identity, counter, workload.cut)
         loss = algorithm.train(batch)
         for table in self.tables.values():
             table.end_batch()

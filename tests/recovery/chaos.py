@@ -25,7 +25,7 @@ from mpips.scheduler import requests
 from mpips.views.view import Roles, View
 from mpips.worker.worker import Worker
 from tests.recovery import invariants
-from tests.recovery.jobs import FEATURES, JOBS, PASSES, Values, data_in
+from tests.recovery.jobs import FEATURES, JOBS, PASSES, TRAIN, Values, data_in
 from tests.recovery.schedules import Schedule, simpler
 from tests.simulated import FAST, PLACES, SMALL, SimulatedJob
 
@@ -102,7 +102,9 @@ class Course:
             delay=0 if schedule.job == "lock-step" else None,
             run=self._run,
             saves=schedule.saves,
-            save_every=0.1 if schedule.saves else 0.0,
+            save_every=0.02 if schedule.saves else 0.0,
+            keep=1_000,
+            consistency="cut",
             replicas=schedule.replicas,
             on_worker_loss="replace" if schedule.replaces or data is None else "redistribute",
             copy_share=1.0,
@@ -258,8 +260,9 @@ class Course:
                 )
         self.problems += self._kind.unlike(self.events)
         if self.schedule.saves:
+            for path in generations(self._run):
+                self.problems += invariants.of_cut(path, TRAIN)
             with Generation(generations(self._run)[0]) as generation:
-                generation.verify()
                 saved = generation.dense("w", 0, FEATURES)[0]
             if not np.array_equal(saved, self.held["w"]):
                 self.problems.append("the last checkpoint holds something else than the tables")

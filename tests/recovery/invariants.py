@@ -5,10 +5,12 @@ it does not.
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpips.checkpoint import Generation
 from mpips.server.server import Server
 from mpips.server.shards import Shards
 from mpips.views.chains import chains_of
@@ -30,6 +32,28 @@ BEYOND = (
 def servers_of(job: SimulatedJob, view: View) -> dict[int, Server]:
     """The servers of a view."""
     return {rank: server for rank in view.servers if (server := job.ranks[rank]._server) is not None}
+
+
+# --- generations ----------------------------------------------------------------------------------------------------
+
+
+def done_of(progress: dict[str, Any]) -> int:
+    """Batches that a generation calls done, of epochs that are not over."""
+    parts = [part for parts in progress["done"].values() for part in parts]
+    return sum(int(np.unpackbits(np.frombuffer(bytes.fromhex(part), np.uint8)).sum()) for part in parts)
+
+
+def of_cut(path: Path, train: int) -> list[str]:
+    """Of a generation that is a cut, of a job that counts the examples that it has trained on, in batches of 4, with
+    `train` of them an epoch: that it has those of the workloads that it calls done, and no others.
+    """
+    with Generation(path) as generation:
+        generation.verify(deep=True)
+        progress, counted = generation.progress, int(generation.dense("rows", 0, 1)[0][0, 0])
+    due = progress["epochs"] * train + 4 * done_of(progress)
+    if counted == due == progress["examples"]:
+        return []
+    return [f"{path.name} has {counted} examples, not {due}, or says {progress['examples']}"]
 
 
 # --- at rest --------------------------------------------------------------------------------------------------------

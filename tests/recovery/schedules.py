@@ -35,7 +35,7 @@ class Schedule(NamedTuple):
     place : of the ranks on nodes; a name in `PLACES`.
     latency : shortest and longest time of a message, in seconds.
     replaces : whether spares take the places of dead workers to whom batches are handed out.
-    saves : whether checkpoints are written.
+    saves : whether checkpoints are written, which are cuts.
     faults : in any order.
     """
 
@@ -79,7 +79,7 @@ def draw(seed: int) -> Schedule:
         place=rng.choice(list(PLACES)),
         latency=rng.choice((FAST, MIDDLE, SLOW)),
         replaces=rng.random() < 0.5,
-        saves=job == "batches" and rng.random() < 0.1,
+        saves=job == "batches" and rng.random() < 0.3,
         faults=(),
     )
     return schedule._replace(faults=tuple(_faults(rng, schedule)))

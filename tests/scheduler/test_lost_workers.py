@@ -64,7 +64,7 @@ class Crew:
         batch = workload.epoch, workload.part, workload.batches[place]
         if workload.train:
             steps.begin_batch(workload.identity, workload.first + place)
-            identity, step = steps.next()
+            identity, step, _ = steps.next()
             steps.end_batch()
             if step > self.clock[identity]:
                 self.clock[identity] = step

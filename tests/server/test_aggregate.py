@@ -30,14 +30,14 @@ class Applied:
         self.refuse = refuse
         self.aggregate = Aggregate(spec, workers, self.apply, applied)
 
-    def apply(self, lo, hi, keys, values):
+    def apply(self, cut, lo, hi, keys, values):
         if self.refuse:
             raise self.refuse
         self.sums.append((lo, hi, None if keys is None else keys.tolist(), values.copy()))
 
     def add(self, worker, step, values, lo=0, hi=10, keys=None):
         part = Part(
-            lo, hi, keys, values,
+            lo, hi, keys, values, 0,
             lambda error: self.answers.append((worker, step, error)), lambda: self.dropped.append((worker, step)),
         )  # fmt: skip
         self.aggregate.add(worker, step, part)
@@ -117,10 +117,10 @@ def test_the_order_of_workers_is_the_order_of_the_sum(keys):
 
 def test_a_single_worker_is_applied_at_once_from_its_own_memory():
     seen = []
-    aggregate = Aggregate(DENSE, [5], lambda lo, hi, keys, values: seen.append((keys, values)), applied)
+    aggregate = Aggregate(DENSE, [5], lambda cut, lo, hi, keys, values: seen.append((keys, values)), applied)
     values, keys = rows(), keys_of(*range(10))
-    aggregate.add(5, 1, Part(0, 10, None, values, lambda error: seen.append(error)))
-    aggregate.add(5, 2, Part(0, 10, keys, values, lambda error: seen.append(error)))
+    aggregate.add(5, 1, Part(0, 10, None, values, 0, lambda error: seen.append(error)))
+    aggregate.add(5, 2, Part(0, 10, keys, values, 0, lambda error: seen.append(error)))
     assert [keys is None for keys, _ in seen[::2]] == [True, False]
     assert all(applied is values for _, applied in seen[::2])
     assert seen[2][0] is keys
@@ -130,8 +130,8 @@ def test_a_single_worker_is_applied_at_once_from_its_own_memory():
 def test_a_repeated_part_replaces_the_first_and_only_the_repetition_is_answered():
     applied = Applied(DENSE, [1, 2])
     first, again = [], []
-    applied.aggregate.add(1, 1, Part(0, 20, None, rows(5, 20), first.append))
-    applied.aggregate.add(1, 1, Part(0, 10, None, rows(7), again.append))
+    applied.aggregate.add(1, 1, Part(0, 20, None, rows(5, 20), 0, first.append))
+    applied.aggregate.add(1, 1, Part(0, 10, None, rows(7), 0, again.append))
     applied.add(2, 1, rows(1))
     assert (applied.sums[0][3] == 8).all()
     assert (first, again) == ([], [None])

@@ -27,9 +27,9 @@ def test_every_push_of_an_identity_comes_after_those_before_it(course):
         made += batch(steps, identity, counters[identity], pushes)
         made.append(steps.next())  # of no batch
     for identity in (4, 5):
-        own = [step for whose, step in made if whose == identity]
+        own = [step.number for step in made if step.identity == identity]
         assert own == sorted(set(own))
-    assert all(step < 1 << 63 for _, step in made)
+    assert all(step.number < 1 << 63 for step in made)
 
 
 def test_a_push_after_batches_that_another_worker_has_done_comes_after_theirs():
@@ -49,9 +49,22 @@ def test_a_batch_that_is_under_way_when_it_is_passed_by_keeps_its_steps():
     made.append(steps.next())
     assert made == batch(other, 4, 2, 2)
     steps.end_batch()
-    assert steps.next()[1] > batch(other, 4, 5, 9)[-1][1]
+    assert steps.next().number > batch(other, 4, 5, 9)[-1].number
 
 
 def test_pushes_without_any_batch_are_numbered_from_one():
     steps = Steps(4)
-    assert [steps.next() for _ in range(3)] == [(4, 1), (4, 2), (4, 3)]
+    assert [steps.next() for _ in range(3)] == [(4, 1, 0), (4, 2, 0), (4, 3, 0)]
+
+
+def test_a_batch_belongs_before_or_after_a_cut_as_it_was_handed_out_and_all_else_as_the_worker_has_crossed_it():
+    steps = Steps(4)
+    steps.cross(3)
+    steps.begin_batch(4, 1, 2)
+    assert steps.next().cut == 2
+    steps.end_batch()
+    assert steps.next().cut == 3
+    steps.begin_batch(5, 1, 7)
+    assert steps.next().cut == 7
+    steps.end_batch()
+    assert steps.next().cut == 7
