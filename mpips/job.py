@@ -17,6 +17,7 @@ from mpips.algorithms.settings import BlockSettings
 from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
+from mpips.fabric.spec import NetworkSpec
 from mpips.job_source import JobFileError, JobSource
 from mpips.plan import Delay, Memory, Scale
 from mpips.program import PROGRAMS, WATCH
@@ -161,6 +162,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     checkpoint: CheckpointSpec = CheckpointSpec()
     memory: MemorySection = MemorySection()
     server: ServerSection = ServerSection()
+    network: NetworkSpec = NetworkSpec()
     fabric: FabricSection = FabricSection()
     python: str | None = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from mpips.checkpoint.spec import Consistency, Writing
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
+from mpips.fabric.spec import NetworkSpec
 from mpips.table import TableSpec
 from mpips.views.view import MAIN, Roles, RolesError, View
 
@@ -174,6 +175,7 @@ class Plan:
     memory : sizes of the arenas.
     threads : kernels that a server may run at once; 0: the cores of the node shared evenly among its ranks.
     separate_nodes : treat every rank as a node of its own.
+    network : between hosts.
     text : the job file, kept in checkpoints.
     """
 
@@ -206,6 +208,7 @@ class Plan:
     memory: Memory = field(default_factory=Memory)
     threads: int = 0
     separate_nodes: bool = False
+    network: NetworkSpec = field(default_factory=NetworkSpec)
     text: str = ""
 
     @property

@@ -60,7 +60,8 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
         remedy = REMEDY.format(role="server, data_server or worker" if role == "spare" else role)
         if here.rank == 0:
             forget_end(plan.run)
-        fabric = MpiFabric(nodes, sizes[here.rank], remedy)
+        signs = None if plan.separate_nodes else (plan.network.heartbeat, plan.network.interface)
+        fabric = MpiFabric(nodes, sizes[here.rank], remedy, signs=signs)
     except MPI.Exception as error:
         _complain("failed", f"MPI did not start: {error.Get_error_string()}")
         os._exit(1)
@@ -321,5 +322,6 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         memory=job.arena_sizes,
         threads=job.server.threads,
         separate_nodes=job.fabric.separate_nodes,
+        network=job.network,
         text=job.text,
     )

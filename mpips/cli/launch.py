@@ -19,11 +19,6 @@ COMPONENTS = {"pml": "ob1", "btl": "self,sm,tcp", "osc": "^ucx"}
 SHARED_MEMORY = ("btl_sm_backing_directory", "osc_sm_backing_directory", "osc_rdma_backing_directory")
 HOST_LOSS = {
     "coll": "^han",  # no process could be started on several hosts with it
-    "mpi_ft_detector": "1",
-    "mpi_ft_detector_period": "0.3",
-    "mpi_ft_detector_timeout": "2",
-    "mpi_ft_detector_thread": "1",
-    "mpi_ft_propagator_with_rbcast": "1",
 }
 HOST_LOSS_RUNTIME = {
     "oob_tcp_keepalive_time": "0",
@@ -119,6 +114,7 @@ def command(
     hosts: str | None,
     extra: Sequence[str],
     scratch: Scratch,
+    interface: str | None = None,
 ) -> list[str]:
     """Compose the line that starts `ranks` ranks of `program`.
 
@@ -129,6 +125,7 @@ def command(
     hosts : host:slots,… or None for this host, or what the batch system gave.
     extra : further arguments of mpirun; they come last, so that they win.
     scratch : the run's own folders.
+    interface : the network that MPI is to use; see `mpips.fabric.spec.NetworkSpec`.
     """
     line = [str(launcher.path), "-n", str(ranks)]
     if launcher.library != OPEN_MPI:
@@ -140,6 +137,8 @@ def command(
     if oversubscribed:
         settings["mpi_yield_when_idle"] = "1"
     if several_hosts(hosts):
+        if interface is not None:
+            settings["btl_tcp_if_include"] = interface
         if launcher.ulfm:
             settings |= HOST_LOSS
             runtime = HOST_LOSS_RUNTIME

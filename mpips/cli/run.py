@@ -81,7 +81,9 @@ def run_job(
         scratch = Scratch()
         keeper = Keeper(scratch)
         whole = program + ["--resume"] * resume
-        line = command(launcher, whole, ranks=ranks, hosts=hosts, extra=extra, scratch=scratch)
+        line = command(
+            launcher, whole, ranks=ranks, hosts=hosts, extra=extra, scratch=scratch, interface=job.network.interface
+        )
         try:
             with Progress(console) as progress:
                 progress.stage(f"starting {ranks} ranks")

@@ -83,6 +83,16 @@ class Fabric(ABC):
     # --- what MPI and the simulator each do their own way -----------------------------------------------------------
 
     @abstractmethod
+    def heard(self, rank: int) -> float | None:
+        """When this rank has last heard of one on another node that it lives, whatever that one is doing; None before
+        the first time.
+        """
+
+    @abstractmethod
+    def give_signs_to(self, ranks: list[int]) -> None:
+        """Have these ranks, as far as they are on other nodes, hear that this one lives."""
+
+    @abstractmethod
     def now(self) -> float:
         """Seconds on a clock that only goes forward."""
 

@@ -20,7 +20,7 @@ mpi4py.rc.thread_level = "funneled"
 
 from mpi4py import MPI  # noqa: E402 - the thread level must be set before MPI starts
 
-from mpips.fabric import bridge, ulfm  # noqa: E402
+from mpips.fabric import beats, bridge, ulfm  # noqa: E402
 from mpips.fabric.arena import Allocator  # noqa: E402
 from mpips.fabric.base import Fabric, NoBirth  # noqa: E402
 
@@ -81,14 +81,29 @@ class MpiFabric(Fabric):
     size : bytes of this rank's arena.
     remedy : what the user can do when the arena is full.
     birth : of a process that has come to a running job.
+    signs : seconds between two signs of life to other nodes, and the network to give them on; None: it gives none.
+
+    Raises
+    ------
+    NetworkError
+        when this host is not in that network.
     """
 
-    def __init__(self, nodes: list[int], size: int, remedy: str = "", birth: bridge.Birth | None = None) -> None:
+    def __init__(
+        self,
+        nodes: list[int],
+        size: int,
+        remedy: str = "",
+        birth: bridge.Birth | None = None,
+        signs: tuple[float, str | None] | None = None,
+    ) -> None:
         super().__init__()
+        self._beats: beats.Beats | None = None
         self.survives = ulfm.ENABLED
         self._status = MPI.Status()
-        self._sends: deque[tuple[MPI.Request, Bytes | bytes]] = deque()
-        self._reads: deque[tuple[MPI.Request, Bytes, Callable[[], None]]] = deque()
+        self._sends: deque[tuple[MPI.Request, Bytes | bytes, int]] = deque()  # with the rank that they go to
+        self._reads: deque[tuple[MPI.Request, Bytes, Callable[[], None], int]] = deque()  # with the rank read from
+        self._stuck: list[tuple[MPI.Request, Bytes | bytes]] = []  # to and from ranks that are not listened to any more
         self._places: list[int | None]  # of the arenas that this rank has in its memory
         self._window: MPI.Win | None = None
         self._links: dict[int, bridge.Link] = {}  # to ranks that have come, or from this one if it has
@@ -96,6 +111,8 @@ class MpiFabric(Fabric):
         self._child: bridge.Child | None = None
         if birth is None:
             self._join_world(nodes, size, remedy)
+            if signs is not None and self.survives and len(set(nodes)) > 1:
+                self._beats = self._meet_by_signs(*signs)
         else:
             self._come(birth, size, remedy)
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -159,8 +176,30 @@ class MpiFabric(Fabric):
                     comm.Iprobe(peer, TAG + 1)  # fails when the peer is dead; the read would never end
                     os.sched_yield()
 
+    def _meet_by_signs(self, period: float, interface: str | None) -> beats.Beats:
+        """Tell all others where to send signs of life to."""
+        comm = self._comm
+        own = beats.Beats(self.rank, period, interface)
+        packed = np.frombuffer(beats.pack(own.address), np.uint8)
+        sizes = np.empty(comm.size, np.int64)
+        comm.Allgather(np.array([packed.size], np.int64), sizes)
+        everyone = np.empty(int(sizes.sum()), np.uint8)
+        comm.Allgatherv([packed, MPI.BYTE], [everyone, sizes.tolist(), MPI.BYTE])
+        token = np.frombuffer(os.urandom(8), np.uint64).copy()
+        comm.Bcast(token, 0)
+        parts = np.split(everyone, np.cumsum(sizes)[:-1])
+        own.begin([beats.unpack(part.tobytes()) for part in parts], self.nodes, int(token[0]))
+        return own
+
     def now(self) -> float:
         return time.perf_counter()
+
+    def heard(self, rank: int) -> float | None:
+        return self._beats.heard(rank) if self._beats is not None else self.now()
+
+    def give_signs_to(self, ranks: list[int]) -> None:
+        if self._beats is not None:
+            self._beats.send_to(ranks)
 
     def place(self, rank: int) -> int | None:
         return self._places[rank] if rank < len(self._places) else None
@@ -232,13 +271,19 @@ class MpiFabric(Fabric):
         if rank in self._links:
             self._ask(self._links[rank], rank, offset, data, then)
             return
-        self._reads.append((self._rget(rank, offset, data), data, then))  # the buffer must live until it is complete
+        # the buffer must live until it is complete
+        self._reads.append((self._rget(rank, offset, data), data, then, rank))
 
     def _arrived(self) -> Callable[[], None] | None:
         for _ in range(min(READS_TESTED, len(self._reads))):
             try:
-                if self._reads[0][0].Test():
-                    return self._reads.popleft()[2]
+                request, data, then, rank = self._reads[0]
+                if request.Test():
+                    self._reads.popleft()
+                    return then
+                if rank in self.ignored:
+                    self._reads.popleft()
+                    self._stuck.append((request, data))
                 self._reads.rotate(-1)
             except MPI.Exception as error:  # a read from the dead never completes
                 self._reads.popleft()
@@ -250,34 +295,39 @@ class MpiFabric(Fabric):
         peer = link.ranks.index(rank)
         question = np.array([offset, data.size], np.int64).view(np.uint8)
         try:
-            self._reads.append((link.comm.Irecv([data, MPI.BYTE], peer, ANSWER), data, then))
-            self._sends.append((link.comm.Isend([question, MPI.BYTE], peer, READ), question))
+            self._reads.append((link.comm.Irecv([data, MPI.BYTE], peer, ANSWER), data, then, rank))
+            self._sends.append((link.comm.Isend([question, MPI.BYTE], peer, READ), question, rank))
         except MPI.Exception as error:
             self._learn(error)
 
-    def _answer(self, comm: MPI.Intracomm, peer: int, question: bytes) -> None:
+    def _answer(self, comm: MPI.Intracomm, peer: int, rank: int, question: bytes) -> None:
         offset, size = np.frombuffer(question, np.int64).tolist()
         data = self.arena[offset : offset + size]
-        self._sends.append((comm.Isend([data, MPI.BYTE], peer, ANSWER), data))
+        self._sends.append((comm.Isend([data, MPI.BYTE], peer, ANSWER), data, rank))
 
     def _post(self, dest: int, data: bytes) -> None:
-        comm = self._comm
+        comm, peer = self._comm, dest
         if self._links:
             link = self._links.get(dest)
             if link is not None:
-                comm, dest = link.comm, link.ranks.index(dest)
+                comm, peer = link.comm, link.ranks.index(dest)
             elif comm.size <= dest:  # it never came here
                 return
         try:
-            request = comm.Isend([data, MPI.BYTE], dest, TAG)
+            request = comm.Isend([data, MPI.BYTE], peer, TAG)
             if not request.Test():
-                self._sends.append((request, data))
+                self._sends.append((request, data, dest))
         except MPI.Exception as error:
             self._learn(error)
 
     def _poll(self) -> tuple[int, bytes] | None:
         try:
-            while self._sends and self._sends[0][0].Test():
+            while self._sends:
+                request, sent, dest = self._sends[0]
+                if not request.Test():
+                    if dest not in self.ignored:
+                        break
+                    self._stuck.append((request, sent))
                 self._sends.popleft()
             for _ in range(len(self._comms)):
                 comm, ranks, tag = self._comms[0]
@@ -291,7 +341,7 @@ class MpiFabric(Fabric):
                 message.Recv([data, MPI.BYTE])
                 if not question:
                     return ranks[source], bytes(data)
-                self._answer(comm, source, bytes(data))
+                self._answer(comm, source, ranks[source], bytes(data))
             return None
         except MPI.Exception as error:
             self._learn(error)
@@ -301,7 +351,7 @@ class MpiFabric(Fabric):
         failed = {ranks[rank] for comm, ranks, _ in self._comms for rank in ulfm.failed_ranks(comm)}
         if not failed and not ulfm.is_failure(error):
             raise error
-        self._sends = deque((request, data) for request, data in self._sends if not _broken(request))
+        self._sends = deque(each for each in self._sends if not _broken(each[0]))
         for rank in sorted(failed):
             self._note_lost(rank)
 
@@ -324,15 +374,17 @@ class MpiFabric(Fabric):
         return future
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Leave together with all others; False when not every rank came in time, one is dead, or one has come to the
-        running job, or MPI's failure detector has a thread, which hangs in `MPI_Finalize`.
+        """Leave together with all others; False when not every rank came in time, one is dead or was taken for dead, or
+        one has come to the running job.
 
         Then MPI can't be finalized: leave by `os._exit`.
         """
         deadline = self.now() + seconds
         everyone = None
+        if self._beats is not None:
+            self._beats.end()
         try:
-            while not self.lost and not self._links and self.now() < deadline:
+            while not self.lost and not self.ignored and not self._links and self.now() < deadline:
                 self._poll()
                 if everyone is None and not self._sends:
                     everyone = self._comm.Ibarrier()
@@ -340,7 +392,7 @@ class MpiFabric(Fabric):
                     if self._window is not None:
                         self._window.Unlock_all()
                         self._window.Free()
-                    return not ulfm.DETECTS_ASIDE
+                    return True
                 time.sleep(SHORTEST_SLEEP)
         except MPI.Exception as error:  # a rank died on the way out
             self._learn(error)

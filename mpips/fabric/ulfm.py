@@ -9,7 +9,6 @@ from mpi4py import MPI
 
 AVAILABLE = MPI.Get_library_version().startswith("Open MPI v5")
 ENABLED = AVAILABLE and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112 - set by mpirun --with-ft ulfm
-DETECTS_ASIDE = ENABLED and os.environ.get("OMPI_MCA_mpi_ft_detector_thread") == "1"  # noqa: SIM112
 _FAILURES = ("MPI_ERR_PROC_FAILED", "MPI_ERR_PROC_FAILED_PENDING", "MPI_ERR_REVOKED")
 
 

@@ -22,7 +22,7 @@ class Heir:
 
     Attributes
     ----------
-    silent : schedulers of which this rank, a standby, has heard nothing for too long.
+    silent : schedulers of which this rank, a standby, has heard nothing for too long, or whose hosts are silent.
     """
 
     def __init__(self, fabric: Fabric, view: Callable[[], View], plan: Plan) -> None:

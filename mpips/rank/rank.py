@@ -14,10 +14,11 @@ from mpips.dataserver.server import DataServer
 from mpips.errors import Error
 from mpips.fabric import Fabric, PeerLost
 from mpips.line import Line
-from mpips.messages import Failed, Hello, Message, NewView, Stop, ViewTaken
+from mpips.messages import Failed, Hello, Message, NewView, Note, Stop, ViewTaken
 from mpips.plan import Plan
 from mpips.rank.births import Births
 from mpips.rank.heir import Heir
+from mpips.rank.hosts import Hosts
 from mpips.rank.last_words import give_up, refuse
 from mpips.rank.programs import Programs, Stopped, blame
 from mpips.rank.readiness import Readiness
@@ -88,6 +89,16 @@ class Rank:
         Readiness(fabric, self.view)
         if plan.patience is not None and fabric.survives:
             Pulse(fabric, lambda: self.view, plan.patience, self._silence)
+        if fabric.survives and len(set(self.view.nodes)) > 1:
+            limit = plan.network.timeout
+            Hosts(
+                fabric,
+                lambda: self.view,
+                limit,
+                self._host_silent,
+                self._cut_off,
+                lambda text: self._line.tell(Note(text)),
+            )
 
     def wish_to_end(self, reason: str) -> None:
         """Have the job end with a checkpoint, if this is, or comes to be, the scheduler's rank; safe to call from a
@@ -260,6 +271,17 @@ class Rank:
             self._desk.silent(rank)
         else:
             self._heir.silence(rank)
+
+    def _host_silent(self, rank: int) -> None:
+        """The host of a rank has fallen silent."""
+        if self._desk is not None:
+            self._desk.lost(rank, silent=True)
+        else:
+            self._heir.silent.add(rank)
+
+    def _cut_off(self, why: str) -> None:
+        """The others go on without this rank."""
+        raise SentAway(f"rank {self._fabric.rank} is cut off: {why}")
 
     def _follow(self) -> bool:
         """Take the place of the scheduler when that is dead and it is this rank's turn."""

@@ -15,15 +15,14 @@ STANDBYS = 1
 def standbys(view: View) -> list[int]:
     """The ranks that should mirror the scheduler of a view.
 
-    Those that do already go on with it. Then come spares, on other nodes than the scheduler's if there are any, then
-    data servers, then servers. Workers are not fit: they are in their program.
+    Those that do already go on with it. Then come ranks on other nodes than the scheduler's: spares, then data servers,
+    then servers; then those on its own. Workers are not fit: they are in their program.
     """
     others = [*view.spares, *view.data_servers, *view.servers]
     fit = [rank for rank in others if rank != view.scheduler and rank not in view.lost]
     here = view.nodes[view.scheduler]
     kept = [rank for rank in view.standbys if rank in fit]
-    spares = sorted((rank for rank in fit if rank in view.spares), key=lambda rank: (view.nodes[rank] == here, rank))
-    return list(dict.fromkeys([*kept, *spares, *fit]))[:STANDBYS]
+    return list(dict.fromkeys([*kept, *sorted(fit, key=lambda rank: view.nodes[rank] == here)]))[:STANDBYS]
 
 
 def with_standbys(view: View, plan: Plan) -> View:

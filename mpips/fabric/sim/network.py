@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from math import inf
 
 from mpips.messages import decode
 
@@ -21,11 +22,20 @@ class Network:
         self._late = (0.0, 0.0)
         self._repeated = 0.0
         self._repeated_kinds: Sequence[str] | None = None
+        self._silences: list[tuple[set[int], float]] = []
         self._cuts: list[tuple[set[int], float, float]] = []
 
     def cut(self, ranks: Sequence[int], at: float, until: float) -> None:
         """Hold back all messages between these ranks and the others for a while."""
         self._cuts.append((set(ranks), at, until))
+
+    def silence(self, ranks: Sequence[int], at: float) -> None:
+        """Have nothing pass between these ranks and the others from some time on."""
+        self._silences.append((set(ranks), at))
+
+    def heard(self, source: int, dest: int, now: float) -> float:
+        """The last time at which anything could pass between two ranks."""
+        return min((at for apart, at in self._silences if (source in apart) != (dest in apart)), default=now)
 
     def delay(self, share: float, seconds: float) -> None:
         """Have this share of messages and reads take longer, by so many seconds in the mean, a few of them by far more;
@@ -47,8 +57,10 @@ class Network:
         return time
 
     def arrival(self, source: int, dest: int, now: float) -> float:
-        """When what `source` sends to `dest` now arrives."""
+        """When what `source` sends to `dest` now arrives; infinite if never."""
         time = now + self.travel()
+        if self.heard(source, dest, time) < time:
+            return inf
         for apart, start, until in self._cuts:
             if start <= time < until and (source in apart) != (dest in apart):
                 time = until + self.travel()

@@ -59,6 +59,12 @@ class SimFabric(Fabric):
     def now(self) -> float:
         return self._world.time
 
+    def heard(self, rank: int) -> float:
+        return self._world.heard(rank, self.rank)
+
+    def give_signs_to(self, ranks: list[int]) -> None:
+        pass  # everyone gives them to everyone
+
     def place(self, rank: int) -> int | None:
         return self._places[rank] if self._world.ranks[rank].memory is self.memory else None
 
@@ -93,7 +99,9 @@ class SimFabric(Fabric):
                 self._reads.append(then)
                 self.wake_at(world.time)
 
-        world.at(world.network.arrival(rank, self.rank, world.time), arrive)
+        arrival = world.network.arrival(rank, self.rank, world.time)
+        if arrival < math.inf:
+            world.at(arrival, arrive)
 
     def _arrived(self) -> Callable[[], None] | None:
         return self._reads.popleft() if self._reads else None
@@ -107,6 +115,8 @@ class SimFabric(Fabric):
         world.bytes += len(data)
         after_the_last = math.nextafter(self._last_arrival.get(dest, 0.0), math.inf)
         arrival = max(after_the_last, world.network.arrival(self.rank, dest, world.time))
+        if arrival == math.inf:
+            return
         self._last_arrival[dest] = arrival
         world.at(arrival, world.ranks[dest].take, self.rank, data)
         if world.network.repeats(data):

@@ -132,6 +132,13 @@ class Simulation:
         self.faults.append(("cut", list(ranks), at, until))
         self.network.cut(ranks, at, until)
 
+    def silence(self, ranks: Sequence[int], at: float) -> None:
+        """Have nothing pass between these ranks and the others from some time on, nor either side see that the other
+        dies: a cable is pulled.
+        """
+        self.faults.append(("silence", list(ranks), at))
+        self.network.silence(ranks, at)
+
     def delay(self, share: float, seconds: float) -> None:
         """Have this share of messages and reads take longer, by so many seconds in the mean, a few of them by far more;
         what follows them between the same two ranks waits.
@@ -195,6 +202,10 @@ class Simulation:
     def _halt(self, rank: int, seconds: float) -> None:
         self.ranks[rank].paused_until = self.time + seconds
 
+    def heard(self, rank: int, by: int) -> float:
+        """When a rank was last heard by another: now, but for a cut; of who has died one learns otherwise."""
+        return min(self.time, self.network.heard(rank, by, self.time))
+
     # --- called by ranks --------------------------------------------------------------------------------------------
 
     def give_way(self) -> None:
@@ -234,5 +245,5 @@ class Simulation:
     def announce(self, rank: int) -> None:
         """All others see a rank as dead, some time from now."""
         for other in self.ranks:
-            if other.rank != rank:
+            if other.rank != rank and self.heard(rank, other.rank) == self.time:
                 self.at(self.time + self._random.uniform(*DETECTION), other.learn, rank)
