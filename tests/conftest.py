@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts processes runs one after the other, the other modules beside it, each in one process of pytest's."""
     for item in items:
         module = item.path.relative_to(HERE)
-        starts = module.parts[0] in ("cli", "jobs", "slurm") or module.name == "test_under_mpirun.py"
+        starts = module.parts[0] in ("cli", "hosts", "jobs", "slurm") or module.name == "test_under_mpirun.py"
         item.add_marker(pytest.mark.xdist_group("processes" if starts else str(module)))
 
 

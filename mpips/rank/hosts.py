@@ -93,7 +93,7 @@ class Hosts:
         if 2 * len(gone) > everyone or (2 * len(gone) == everyone and view.scheduler in gone):
             self._on_cut_off(f"nothing is heard of {len(gone)} of {everyone} ranks")
         elif me == view.scheduler:
-            for rank in gone:
+            for rank in sorted(gone, key=lambda rank: rank not in view.spares):  # who is gone must take no place
                 self._on_silent(rank)
         elif view.scheduler in gone:
             self._on_silent(view.scheduler)

@@ -20,9 +20,17 @@ def four_cores_and_no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def line(launcher: Launcher = OPEN_MPI, ranks: int = 4, hosts: str | None = None, extra: tuple[str, ...] = ()) -> str:
-    parts = command(launcher, ["python", "-m", "mpips"], ranks=ranks, hosts=hosts, extra=extra, scratch=SCRATCH)
-    return " ".join(parts)
+def line(
+    launcher: Launcher = OPEN_MPI,
+    ranks: int = 4,
+    hosts: str | None = None,
+    extra: tuple[str, ...] = (),
+    interface: str | None = None,
+) -> str:
+    program = ["python", "-m", "mpips"]
+    return " ".join(
+        command(launcher, program, ranks=ranks, hosts=hosts, extra=extra, scratch=SCRATCH, interface=interface)
+    )
 
 
 def test_ulfm_and_tested_components_are_asked_for() -> None:
@@ -52,10 +60,14 @@ def test_slots_are_those_of_the_batch_system(monkeypatch: pytest.MonkeyPatch) ->
     assert "oversubscribe" in line(ranks=17)
 
 
-def test_loss_of_a_host_is_watched_for_when_there_are_several() -> None:
-    assert "mpi_ft_detector" not in line()
-    assert "--mca mpi_ft_detector 1" in line(hosts="a:4,b:4")
+def test_the_launcher_waits_for_silent_hosts_when_there_are_several() -> None:
+    assert "state_base_recoverable" not in line()
     assert "--prtemca state_base_recoverable 1" in line(hosts="a:4,b:4")
+
+
+def test_mpi_takes_the_network_that_the_job_file_names() -> None:
+    assert "if_include" not in line(hosts="a:4,b:4")
+    assert "--mca btl_tcp_if_include ib0,10.1.0.0/16" in line(hosts="a:4,b:4", interface="ib0,10.1.0.0/16")
 
 
 def test_shared_memory_lies_in_the_runs_own_folder_when_there_is_one_host() -> None:

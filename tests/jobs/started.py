@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ def environment_of(pid: int) -> list[bytes]:
     return []
 
 
+def command_of(pid: int) -> str:
+    """The command line of a process; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
 def parent_of(pid: int) -> int:
     """The process id of a process's parent; 0 when it is gone."""
     with contextlib.suppress(OSError):
@@ -74,9 +81,12 @@ class Started:
     command : what to run.
     home : the current folder of the job, which takes its output and temporary files.
     run : its run folder.
+    environment : names that it has besides this process's.
     """
 
-    def __init__(self, command: Sequence[str], home: Path, run: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], home: Path, run: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.token = f"{home.name}-{time.monotonic_ns()}"
         self.run = run
         self._out = home / f"{self.token}.out"
@@ -92,7 +102,12 @@ class Started:
             names |= dict.fromkeys(AS_ROOT, "1")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=home, env=os.environ | names
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=home,
+                env=os.environ | names | dict(environment or {}),
             )
 
     # --- what it says -----------------------------------------------------------------------------------------------
@@ -195,12 +210,11 @@ class Started:
     def nothing_is_left(self, seconds: float = 10.0) -> None:
         """Within seconds no process of the job lives, and no file that it made in /dev/shm is there."""
         deadline = time.monotonic() + seconds
-        while (processes := self.processes()) or (files := self._shared_files()):
+        while (processes := self.processes()) or self._shared_files():
             if time.monotonic() > deadline:
-                state = self.state()
-                raise AssertionError(
-                    f"the job left processes {processes}, files {files or self._shared_files()}:\n{state}"
-                )
+                named = {pid: command_of(pid) for pid in processes}
+                files, state = self._shared_files(), self.state()
+                raise AssertionError(f"the job left processes {named}, files {files}:\n{state}")
             time.sleep(0.02)
 
     def _shared_files(self) -> set[str]:
