@@ -171,7 +171,8 @@ def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
 
 
 def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None, replicas: int = 0) -> View:
-    """The first view of a job: a role for every rank, servers spread over the nodes first.
+    """The first view of a job: a role for every rank, servers spread over the nodes first; spares have a node of their
+    own when there are enough of them for one, and of nodes for the copies.
 
     Parameters
     ----------
@@ -191,6 +192,9 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
     for rank, node in enumerate(nodes):
         if rank > 0:
             free.setdefault(node, []).append(rank)
+    whole = [node for node, ranks in free.items() if node != nodes[0] and len(ranks) <= (roles.spares or 0)]
+    if whole and len(free) > replicas + 1:
+        del free[max(whole, key=lambda node: (len(free[node]), node))]
 
     def take(count: int) -> list[int]:
         taken: dict[int, int] = dict.fromkeys(free, 0)
@@ -204,7 +208,8 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
     servers = take(roles.servers or 0)
     data_servers = take(roles.data_servers or 0) or [0]
     members = {MAIN: take(roles.workers or 0), **{name: take(count) for name, count in groups.items()}}
-    spares = sorted(rank for ranks in free.values() for rank in ranks)
+    active = {0, *servers, *data_servers, *(rank for ranks in members.values() for rank in ranks)}
+    spares = [rank for rank in range(len(nodes)) if rank not in active]
     ring = {server: server for server in servers}
     return View(
         number=1,

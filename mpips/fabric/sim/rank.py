@@ -44,6 +44,7 @@ class SimFabric(Fabric):
         self.life: Any = None
         self._child: SimFabric = self
         self.dead = False
+        self.ended = math.inf  # when its life ended
         self.paused_until = 0.0
         self.last_message: int | None = None
         self.last_received: int | None = None

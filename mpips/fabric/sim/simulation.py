@@ -174,6 +174,7 @@ class Simulation:
             try:
                 results[fabric.rank] = main(fabric)
             finally:
+                fabric.ended = self.time
                 self._living -= 1
 
         self._life = life
@@ -203,8 +204,8 @@ class Simulation:
         self.ranks[rank].paused_until = self.time + seconds
 
     def heard(self, rank: int, by: int) -> float:
-        """When a rank was last heard by another: now, but for a cut; of who has died one learns otherwise."""
-        return min(self.time, self.network.heard(rank, by, self.time))
+        """When a rank was last heard by another."""
+        return min(self.ranks[rank].ended, self.network.heard(rank, by, self.time))
 
     # --- called by ranks --------------------------------------------------------------------------------------------
 
@@ -245,5 +246,5 @@ class Simulation:
     def announce(self, rank: int) -> None:
         """All others see a rank as dead, some time from now."""
         for other in self.ranks:
-            if other.rank != rank and self.heard(rank, other.rank) == self.time:
+            if other.rank != rank and self.network.heard(rank, other.rank, self.time) == self.time:
                 self.at(self.time + self._random.uniform(*DETECTION), other.learn, rank)
