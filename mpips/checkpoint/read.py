@@ -162,6 +162,21 @@ class Generation:
                 return None
             return [str(found[i]) for i in place]
 
+    def fields(self, table: str) -> list[tuple[str, int, int]] | None:
+        """The fields that the rows of a table are features of, such as "carrier×flight", each with its rows ``[lo,
+        hi)``; None where the data have no names for it.
+        """
+        if self.names(table, np.empty(0)) is None:
+            return None
+        with layout.open_file(self.path, layout.MASTER_FORMAT) as file:
+            try:
+                names = file["names"].file
+                fields = [str(field) for field in names.attrs["fields"]]
+                starts = np.searchsorted(names["keys"][:] >> np.uint64(56), np.arange(len(fields) + 1)).tolist()
+            except (KeyError, OSError, RuntimeError, TypeError, ValueError):
+                return None
+        return list(zip(fields, starts[:-1], starts[1:], strict=True))
+
     def verify(self, deep: bool = False) -> None:
         """Check that every server file is there, whole and of this generation; `deep` reads all data too.
 

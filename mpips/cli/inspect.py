@@ -1,6 +1,5 @@
 """`mpips inspect`: what is in a checkpoint, on the screen or as a table's values in a file. Needs no MPI."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from mpips.checkpoint import CheckpointError, Generation, generations
 from mpips.cli.compare import Difference, differences, largest
+from mpips.cli.export import export as write
 from mpips.cli.screen import screen as standard_output
 from mpips.table import TableSpec
 
@@ -26,7 +26,13 @@ def inspect(
     top: Annotated[int, typer.Option(help="How many of the largest weights to show.", min=0)] = 10,
     generation: Annotated[int | None, typer.Option(help="This generation instead of the newest.")] = None,
     against: Annotated[int | None, typer.Option(help="Show what has changed since this generation.", min=1)] = None,
-    export: Annotated[Path | None, typer.Option(help="Write a table's values to FILE.npy or FILE.csv.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a table's values to FILE.npy or FILE.csv, or FILE.joblib: a model for scikit-learn.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Show what is in a checkpoint: tables, clocks, statistics, largest weights; or how two of them differ."""
     screen = standard_output()
@@ -34,7 +40,7 @@ def inspect(
         found.verify()
         names = _chosen(found, table)
         if export is not None:
-            _export(found, names, export)
+            write(found, names, export)
             screen.print(f"wrote {export}", soft_wrap=True, highlight=False, markup=False)
             return
         if against is not None:
@@ -144,15 +150,18 @@ def _chosen(generation: Generation, table: str | None) -> list[str]:
 def _show_generations(screen: Console, path: Path, shown: Generation) -> None:
     if path.is_dir():
         listed = Table(title=escape(f"generations in {path}"), title_justify="left")
-        for column in ("generation", "time", "progress", ""):
-            listed.add_column(column)
+        for column in ("generation", "time", "progress", "written", "in all", ""):
+            listed.add_column(column, justify="right" if column in ("written", "in all") else "left")
         for master in generations(path):
             try:
                 with Generation(master) as found:
                     found.verify()
-                    cells = [str(found.number), found.time, escape(_progress(found))]
+                    own = sum(file.bytes for file in found.files if file.generation == found.number)
+                    sizes = [_bytes(own), _bytes(sum(file.bytes for file in found.files))]
+                    cells = [str(found.number), found.time, escape(_progress(found)), *sizes]
             except CheckpointError as error:
-                cells = [str(int(master.stem.partition("-")[2])), "", escape(str(error).removeprefix(f"{path}/"))]
+                reason = escape(str(error).removeprefix(f"{path}/"))
+                cells = [str(int(master.stem.partition("-")[2])), "", reason, "", ""]
             listed.add_row(*cells, "shown below" if master == shown.path else "")
         screen.print(listed)
     else:
@@ -231,49 +240,3 @@ def _bytes(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{amount:.3g} {unit}"
-
-
-def _export(generation: Generation, tables: list[str], path: Path) -> None:
-    if len(tables) != 1:
-        raise CheckpointError(f"{path}: choose the table to export with --table: {', '.join(tables)}")
-    writers = {".npy": _export_npy, ".csv": _export_csv}
-    if path.suffix not in writers:
-        raise CheckpointError(f"{path}: can export to .npy or .csv only")
-    part = path.with_name(path.name + ".tmp")
-    try:
-        writers[path.suffix](generation, tables[0], part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: cannot write: {error.strerror or error}") from error
-
-
-def _export_npy(generation: Generation, table: str, path: Path) -> None:
-    """Dense: (rows, width). Sparse: records of "key" and "value"."""
-    spec = generation.tables[table]
-    dense = spec.kind == "dense"
-    record = np.dtype(spec.dtype if dense else [("key", "<u8"), ("value", spec.dtype, (spec.width,))])
-    shape = (generation.rows(table), spec.width) if dense else (generation.rows(table),)
-    header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": shape}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        for keys, values in generation.values(table):
-            rows = values
-            if not dense:
-                rows = np.empty(len(keys), record)
-                rows["key"], rows["value"] = keys, values
-            file.write(rows.data)
-
-
-def _export_csv(generation: Generation, table: str, path: Path) -> None:
-    """One line for each row: key, name (empty where the data have none), value or values."""
-    width = generation.tables[table].width
-    columns = ["value"] if width == 1 else [f"value_{i}" for i in range(width)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["key", "name", *columns])
-        for keys, values in generation.values(table):
-            names = generation.names(table, keys) or [""] * len(keys)
-            lines.writerows([key, name, *row] for key, name, row in zip(keys, names, values, strict=True))

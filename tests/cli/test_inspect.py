@@ -97,6 +97,17 @@ def test_a_damaged_older_generation_is_listed_as_such(run):
     line_with(shown(run), "server-2.h5: the file is missing")
 
 
+def test_what_a_generation_has_written_itself_is_told_from_all_that_it_needs(run):
+    file = ServerFile(run, 3, 1)
+    file.dense(W, 0, VALUES[: W.shard_rows], np.zeros((W.shard_rows, 1, 2)))
+    file.clocks({"w": {3: 43}})
+    file.close()
+    write_master(run, 3, [1], [W, C], "", {"epoch": 3}, run / "names.h5", 2)
+    before, own = (sum(path.stat().st_size for path in run.glob(f"generation-00000{i}/*")) for i in (2, 3))
+    line_with(shown(run), "epoch 3", f" {own / 1e3:.3g} kB", f" {(before + own) / 1e3:.3g} kB")
+    line_with(shown(run, "--generation", "2"), "shown below", f" {before / 1e3:.3g} kB │ {before / 1e3:.3g} kB")
+
+
 def test_npy_holds_the_values(run, tmp_path):
     shown(run, "--table", "w", "--export", tmp_path / "w.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), VALUES)
@@ -126,7 +137,7 @@ def test_csv_holds_key_name_and_value(run, tmp_path):
         (["run", "--generation", "9"], "no complete generation 9; there are: 2, 1"),
         (["run", "--table", "v"], 'no table "v"; there are: c, w'),
         (["run", "--export", "x.npy"], "choose the table to export with --table: c, w"),
-        (["run", "--table", "w", "--export", "x.txt"], "can export to .npy or .csv only"),
+        (["run", "--table", "w", "--export", "x.txt"], "can export to .npy, .csv or .joblib only"),
         (["run", "--table", "w", "--export", "no/x.npy"], "cannot write: No such file or directory"),
         (["run/names.h5"], "an HDF5 file, but not the master of an mpips checkpoint"),
     ],
