@@ -55,7 +55,9 @@ class Size(int):
 
 
 class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[tables.NAME]``: as `mpips.table.TableSpec`, but ``rows`` may be "features", as many as the data have."""
+    """One ``[tables.NAME]``: as `mpips.table.TableSpec`, but ``rows`` may be "features", as many as the data have;
+    ``trace`` has the keys, or names of features, whose updates are recorded.
+    """
 
     kind: Kind = "dense"
     rows: Annotated[int, msgspec.Meta(ge=1)] | Literal["features"]
@@ -65,6 +67,7 @@ class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     aggregate: bool = False
     push_filters: list[dict[str, Any]] = []
     pull_filters: list[dict[str, Any]] = []
+    trace: list[Annotated[int, msgspec.Meta(ge=0)] | str] = []
 
     def spec(self, name: str, features: int) -> TableSpec:
         """The table, once it is known how many features the data have."""
@@ -224,6 +227,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     wrong = {mistake.path[0] for mistake in found if mistake.path}
     found += _names(source.content)
     found += _changes(source.content, wrong)
+    found += _traced(source.content, wrong)
     found += _files(path.resolve().parent, source.content, wrong)
     if found or source.refused:
         raise JobFileError(source.refused + source.report(found))
@@ -291,6 +295,19 @@ def _changes(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake
         elif algorithm and entry.get("epoch", 1) > algorithm.get("passes", 1):
             text = f"must be at most algorithm.passes, which is {algorithm.get('passes', 1)}; got {entry['epoch']}"
             yield Mistake(("plan", index, "epoch"), text)
+
+
+def _traced(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:
+    """Names of features to trace where the data give none."""
+    if {"data", "tables"} & wrong or not {"data", "tables"} <= content.keys():
+        return
+    if msgspec.convert(content["data"], DataSpec, dec_hook=_hook).has_names:
+        return
+    for name, section in content["tables"].items():
+        for index, key in enumerate(section.get("trace", [])):
+            if isinstance(key, str):
+                text = f'must be a key, a whole number: features of these data have no names; got "{key}"'
+                yield Mistake(("tables", name, "trace", index), text)
 
 
 def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:

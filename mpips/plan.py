@@ -1,6 +1,6 @@
 """What a job is to its ranks: from a job file, or from a Python program that calls `mpips.run`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -176,6 +176,7 @@ class Plan:
     threads : kernels that a server may run at once; 0: the cores of the node shared evenly among its ranks.
     separate_nodes : treat every rank as a node of its own.
     network : between hosts.
+    trace : by table, keys whose updates servers record in the run folder, or the names of features.
     text : the job file, kept in checkpoints.
     """
 
@@ -209,7 +210,13 @@ class Plan:
     threads: int = 0
     separate_nodes: bool = False
     network: NetworkSpec = field(default_factory=NetworkSpec)
+    trace: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     text: str = ""
+
+    @property
+    def traced_names(self) -> list[str]:
+        """The features that are to be traced by their names."""
+        return sorted({key for keys in self.trace.values() for key in keys if isinstance(key, str)})
 
     @property
     def writing(self) -> Writing:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mpips import trace
 from mpips.errors import Error
 
 
@@ -62,6 +63,7 @@ class Record:
                 run.mkdir(parents=True, exist_ok=True)
                 for name in (EVENTS, RANKS, RESULT, SUCCESSOR):
                     (run / name).unlink(missing_ok=True)
+                trace.forget(run)
             except OSError as error:
                 raise unusable(run, error) from error
             self._reserve(run)

@@ -150,6 +150,7 @@ def run(
     memory: Memory | None = None,
     threads: int = 0,
     separate_nodes: bool = False,
+    trace: Mapping[str, Sequence[int]] | None = None,
     resume: bool = False,
 ) -> Any:
     """Run a program on every worker of the MPI job that this process is a rank of.
@@ -180,6 +181,7 @@ def run(
     memory : sizes of the arenas.
     threads : kernels that a server may run at once; 0: its share of the node's cores.
     separate_nodes : treat every rank as a node of its own, to try the path between nodes.
+    trace : by table, keys whose updates are recorded in `run`, for `mpips trace`.
     resume : go on from the newest checkpoint in `run`.
 
     Returns
@@ -207,6 +209,7 @@ def run(
         memory=memory or Memory(),
         threads=threads,
         separate_nodes=separate_nodes,
+        trace=trace or {},
     )
     outcome = run_plan(plan, resume)
     return outcome.conducted if conduct is not None else outcome.results or None
@@ -323,5 +326,6 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         threads=job.server.threads,
         separate_nodes=job.fabric.separate_nodes,
         network=job.network,
+        trace={name: section.trace for name, section in job.tables.items() if section.trace},
         text=job.text,
     )

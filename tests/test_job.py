@@ -587,3 +587,27 @@ def test_shipped_job_files_are_good(tmp_path: Path, name: str) -> None:
     data = tmp_path / "rows"
     data.write_text("0 1:1\n")
     assert load(tmp_path / name, [f"data.files=['{data}']"]).algorithm.name == "linear"
+
+
+@pytest.mark.usefixtures("folder")
+class TestTrace:
+    def text(self, keys: str, names: bool = True) -> str:
+        text = GOOD.replace("{ hash_bits = 22 }", '"dictionary"') if names else GOOD
+        return text.replace("[algorithm]", f"trace = {keys}\n\n[algorithm]")
+
+    def test_keys_and_names_reach_the_plan(self) -> None:
+        job_of(self.text('[3, "carrier=UA"]'))
+        plan = plan_of(Path("x.toml"), [])
+        assert plan.trace == {"w": [3, "carrier=UA"]}
+        assert plan.traced_names == ["carrier=UA"]
+
+    def test_names_of_features_that_have_none_are_refused(self) -> None:
+        text = self.text('[3, "carrier=UA"]', names=False)
+        said = 'must be a key, a whole number: features of these data have no names; got "carrier=UA"'
+        assert mistakes_of(text) == [f"{at(text, 'trace')}: tables.w.trace[1]: {said}"]
+
+    def test_what_is_no_key_is_refused(self) -> None:
+        text = self.text("[-1, 2.5]")
+        assert [mistake.partition(": must")[0] for mistake in mistakes_of(text)] == [
+            f"{at(text, 'trace')}: tables.w.trace[{index}]" for index in (0, 1)
+        ]

@@ -1,4 +1,4 @@
-"""What a person types: `mpips run`, `mpips scale`, `mpips inspect`, `mpips plot`, `mpips doctor`."""
+"""What a person types: `mpips run`, `mpips scale`, `mpips inspect`, `mpips trace`, `mpips plot`, `mpips doctor`."""
 
 import sys
 

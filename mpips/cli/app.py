@@ -8,6 +8,7 @@ import typer
 from mpips.cli.inspect import inspect
 from mpips.cli.plot import plot
 from mpips.cli.scale import scale
+from mpips.cli.trace import trace
 
 JobFile = Annotated[Path, typer.Argument(help="The job file, such as inputs/flights-lr.toml.", show_default=False)]
 Overrides = Annotated[
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(plot)
 app.command(no_args_is_help=True)(scale)
+app.command(no_args_is_help=True)(trace)
 
 
 @app.command(no_args_is_help=True)

@@ -1,7 +1,7 @@
 """The names of features: an exact dictionary from 64-bit keys to dense ids 0..n-1 and to readable names."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,21 @@ class Dictionary:
         if keys.size and (not len(self) or (self.keys[np.minimum(ids, len(self) - 1)] != keys).any()):
             raise KeyError("a key that is not in the dictionary")
         return ids.astype(np.uint64)
+
+    def find(self, names: Iterable[str]) -> dict[str, int]:
+        """The ids of features, given their names; of those that are in the dictionary."""
+        found, text = dict[str, int](), b""
+        for name in names:
+            text = text or self.text.tobytes()
+            wanted = name.encode(*_ENCODING)
+            at = text.find(wanted)
+            while 0 <= at < len(text):
+                feature = int(np.searchsorted(self.offsets, at))
+                if self.offsets[feature] == at and self._bytes(feature) == wanted:
+                    found[name] = feature
+                    break
+                at = text.find(wanted, at + 1)
+        return found
 
     @property
     def blocks(self) -> list[tuple[str, int, int]]:

@@ -1,5 +1,6 @@
 """The data server's role: has its parts of the data read, then keeps batches ready in its arena for whoever asks."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -39,13 +40,24 @@ class DataServer:
     line : to the scheduler.
     spec, base : what to read, relative to which folder.
     run : the run folder, where the names of the features go; None for a job that leaves no files.
+    wanted : names of features whose keys the scheduler wants to know.
     """
 
-    def __init__(self, fabric: Fabric, view: View, line: Line, spec: DataSpec, base: Path, run: Path | None) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        view: View,
+        line: Line,
+        spec: DataSpec,
+        base: Path,
+        run: Path | None,
+        wanted: Sequence[str] = (),
+    ) -> None:
         self._fabric = fabric
         self._line = line
         self._spec = spec
         self._base = base
+        self._wanted = wanted
         self._reading: dict[int, Future[Prepared]] = {}
         self._prepared: dict[int, Prepared] = {}
         self._told: set[int] = set()  # parts whose reading the scheduler knows of
@@ -112,10 +124,12 @@ class DataServer:
 
     def _summary(self, part: int, data: Prepared) -> DataReady:
         whole = self._names.whole if self._names is not None else None
-        features, groups = data.features, list[tuple[int, int]]()
+        features, groups, named = data.features, list[tuple[int, int]](), dict[str, int]()
         if whole is not None:
             features, groups = len(whole), [(lo, hi) for _, lo, hi in whole.blocks]
-        return DataReady(part, data.train, data.test, data.train_rows, data.test_rows, data.skipped, features, groups)
+            named = whole.find(self._wanted)
+        rows = data.train_rows, data.test_rows, data.skipped
+        return DataReady(part, data.train, data.test, *rows, features, groups, named)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 

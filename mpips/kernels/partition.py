@@ -73,3 +73,26 @@ def shard_starts(keys, dense, bits, parts):
             at += 1
         cuts[part] = at
     return cuts
+
+
+@njit(nogil=True, cache=True)
+def places(keys, wanted, dense, bits):
+    """Where each of the keys `wanted` (m,) stands in the keys (n,) of a push, (m,) int64; -1 where it is not.
+
+    Both uint64; those of a push are ascending, in a sparse table by shard and then ascending.
+    """
+    found = np.full(wanted.size, -1, np.int64)
+    for i in range(wanted.size):
+        key = wanted[i]
+        shard = shard_of(key, dense, bits)
+        lo, hi = 0, keys.size
+        while lo < hi:
+            middle = (lo + hi) // 2
+            other = shard_of(keys[middle], dense, bits)
+            if other < shard or (other == shard and keys[middle] < key):
+                lo = middle + 1
+            else:
+                hi = middle
+        if lo < keys.size and keys[lo] == key:
+            found[i] = lo
+    return found

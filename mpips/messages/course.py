@@ -18,7 +18,8 @@ class Hello(Message, frozen=True):
 
 class DataReady(Message, frozen=True):
     """Data server → scheduler: this part of the data is read; so many batches and rows, what a table needs to hold it,
-    and the key range of each field, if keys are from a dictionary.
+    and the key range of each field, if keys are from a dictionary. `named` has the keys of the features that the plan
+    names.
     """
 
     part: int
@@ -29,13 +30,17 @@ class DataReady(Message, frozen=True):
     skipped: int
     features: int
     groups: list[tuple[int, int]]
+    named: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class CreateTables(Message, frozen=True):
-    """Scheduler → server: make your shards of these tables, and fill them from a checkpoint when one is named."""
+    """Scheduler → server: make your shards of these tables, and fill them from a checkpoint when one is named; record
+    what happens to the keys `trace`, by table.
+    """
 
     tables: list[TableSpec]
     restore: str | None
+    trace: dict[str, list[int]] = msgspec.field(default_factory=dict)
 
 
 class TablesReady(Message, frozen=True):
@@ -101,6 +106,12 @@ class SetDelay(Message, frozen=True):
     """Scheduler → worker: from now on so many pushes may be unfinished when a pull begins; None: any number."""
 
     delay: int | None
+
+
+class Trace(Message, frozen=True):
+    """Scheduler → server: from now on record what happens to these keys, by table, and to no others."""
+
+    keys: dict[str, list[int]]
 
 
 class Measure(Message, frozen=True):

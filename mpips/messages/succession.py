@@ -102,6 +102,15 @@ class Scaled(Input, frozen=True):
     spares: int | None = None
 
 
+class TraceWanted(Input, frozen=True):
+    """Somebody asks, under a name, to have what happens to keys of a table recorded, or to `stop` that."""
+
+    name: str
+    table: str
+    keys: list[int]
+    stop: bool
+
+
 class Conducted(Input, frozen=True):
     """The scheduler's own program has returned."""
 
@@ -123,7 +132,7 @@ class Inputs(Message, frozen=True):
 
     index: int
     done: int
-    inputs: list[Said | Heard | Ticked | Died | Interrupted | Broken | Completed | Scaled | Conducted]
+    inputs: list[Said | Heard | Ticked | Died | Interrupted | Broken | Completed | Scaled | TraceWanted | Conducted]
 
 
 class Mirrored(Message, frozen=True):

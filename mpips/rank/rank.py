@@ -218,7 +218,7 @@ class Rank:
                 self._server = Server(fabric, view, line, self._received, plan.writing, threads, self._copy_share)
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
-                self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run)
+                self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run, plan.traced_names)
                 self._calls.serve(self._data_server)
             if fabric.rank in view.workers and self._worker is None:
                 delay = plan.delay_of(view.group_of(fabric.rank))

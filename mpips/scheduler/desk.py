@@ -32,6 +32,7 @@ from mpips.messages import (
     Snapshot,
     Ticked,
     ToScheduler,
+    TraceWanted,
 )
 from mpips.plan import Plan
 from mpips.record import Record
@@ -194,8 +195,11 @@ class Desk:
             self._take(Interrupted(now, wish))
         if self.replica.scheduler.due(now):
             self._take(Ticked(now))
-        for name, sizes in self._requests.new(now) if self._requests is not None else ():
-            self._take(Scaled(now, name, sizes.servers, sizes.workers, sizes.spares))
+        for name, wanted in self._requests.new(now) if self._requests is not None else ():
+            if isinstance(wanted, requests.Sizes):
+                self._take(Scaled(now, name, wanted.servers, wanted.workers, wanted.spares))
+            else:
+                self._take(TraceWanted(now, name, wanted.table, wanted.keys, wanted.stop))
         return self._send_inputs()
 
     def lost(self, rank: int, silent: bool = False) -> None:

@@ -39,7 +39,7 @@ class End(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Answer the request of a name for another size of the job: "under way", "done" or "refused", and what or why."""
+    """Answer the request of a name: "under way", "done" or "refused", and what or why."""
 
     name: str
     stage: Literal["under way", "done", "refused"]
@@ -69,5 +69,5 @@ class Effects:
         self.wanted.append(Log({"event": event, **fields}))
 
     def answer(self, name: str, stage: Literal["under way", "done", "refused"], text: str) -> None:
-        """Have a request for another size of the job answered."""
+        """Have a request to the job answered."""
         self.wanted.append(Answer(name, stage, text))

@@ -104,6 +104,8 @@ class Replica:
                 scheduler.completed(error, now, worn)
             case m.Scaled(_, name, servers, workers, spares):
                 scheduler.scale(name, servers, workers, spares, now)
+            case m.TraceWanted(_, name, table, keys, stop):
+                scheduler.trace(name, table, keys, stop)
             case m.Conducted():
                 scheduler.conducted(now)
         return []

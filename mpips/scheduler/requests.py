@@ -1,8 +1,7 @@
-"""Requests to a running job for other numbers of servers and workers, or for more spares, and the answers: small files
-in its run folder.
+"""Requests to a running job, for another size or to trace keys, and the answers: small files in its run folder.
 
-Whoever asks writes ``scale-NAME.request`` under a name of its own; the scheduler's rank takes it away, and writes and
-rewrites ``scale-NAME.answer``, which who has asked takes away. Each file appears as a whole.
+Whoever asks writes ``KIND-NAME.request`` under a name of its own; the scheduler's rank takes it away, and writes and
+rewrites ``KIND-NAME.answer``, which who has asked takes away. Each file appears as a whole.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from mpips.schema import mistakes
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 PAUSE = 0.5  # seconds between two looks of the scheduler's rank
-STEM, REQUEST, ANSWER = "scale-", ".request", ".answer"
+REQUEST, ANSWER = ".request", ".answer"
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +38,21 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __str__(self) -> str:
         counts = ((self.servers, "server"), (self.workers, "worker"), (self.spares, "more spare"))
         return " and ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count is not None)
+
+
+class KeysToTrace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys of a table: what happens to them from now on is to be recorded, or with `stop` no longer."""
+
+    table: str
+    keys: list[Annotated[int, msgspec.Meta(ge=0)]]
+    stop: bool = False
+
+    def __str__(self) -> str:
+        return f"keys {', '.join(map(str, self.keys))} of table {self.table}"
+
+
+Wanted = Sizes | KeysToTrace
+KINDS: dict[str, type[Wanted]] = {"scale": Sizes, "trace": KeysToTrace}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -62,7 +76,7 @@ class Asked:
     Parameters
     ----------
     run : the run folder.
-    sizes : what is asked for.
+    wanted : what is asked for.
 
     Raises
     ------
@@ -70,11 +84,12 @@ class Asked:
         when the run folder can't be written.
     """
 
-    def __init__(self, run: Path, sizes: Sizes) -> None:
-        name = secrets.token_hex(4)
-        self._request = run / f"{STEM}{name}{REQUEST}"
-        self._answer = run / f"{STEM}{name}{ANSWER}"
-        _write(self._request, sizes)
+    def __init__(self, run: Path, wanted: Wanted) -> None:
+        kind = next(kind for kind, of_kind in KINDS.items() if isinstance(wanted, of_kind))
+        name = f"{kind}-{secrets.token_hex(4)}"
+        self._request = run / f"{name}{REQUEST}"
+        self._answer = run / f"{name}{ANSWER}"
+        _write(self._request, wanted)
 
     @property
     def is_taken(self) -> bool:
@@ -116,11 +131,11 @@ class Requests:
         self._seen: set[str] = set()
         if fresh:
             for kind in (REQUEST, ANSWER):
-                for path in run.glob(f"{STEM}*{kind}"):
+                for path in run.glob(f"*{kind}"):
                     path.unlink(missing_ok=True)
 
-    def new(self, now: float) -> Iterator[tuple[str, Sizes]]:
-        """Yield name and sizes of each new request; looks only now and then.
+    def new(self, now: float) -> Iterator[tuple[str, Wanted]]:
+        """Yield the name of each new request, and what it asks for; looks only now and then.
 
         A request's file stays until it is `taken`, so that another rank that becomes the scheduler finds it. One that
         can't be understood is refused here.
@@ -128,12 +143,13 @@ class Requests:
         if now < self._next_look:
             return
         self._next_look = now + PAUSE
-        for path in sorted(self._run.glob(f"{STEM}*{REQUEST}")):
-            name = path.name.removeprefix(STEM).removesuffix(REQUEST)
-            if name in self._seen:
+        for path in sorted(self._run.glob(f"*{REQUEST}")):
+            name = path.name.removesuffix(REQUEST)
+            kind = KINDS.get(name.partition("-")[0])
+            if name in self._seen or kind is None:
                 continue
             try:
-                sizes = _read(path)
+                wanted = _read(path, kind)
             except FileNotFoundError:  # withdrawn
                 continue
             except ValueError as error:
@@ -141,24 +157,24 @@ class Requests:
                 self.taken(name)
             else:
                 self._seen.add(name)
-                yield name, sizes
+                yield name, wanted
 
     def taken(self, name: str) -> None:
         """A request can't get lost any more: take its file away."""
-        (self._run / f"{STEM}{name}{REQUEST}").unlink(missing_ok=True)
+        (self._run / f"{name}{REQUEST}").unlink(missing_ok=True)
 
     def answer(self, name: str, answer: Answer) -> None:
         """Say what has become of a request; nothing when the run folder can't be written."""
         with contextlib.suppress(OSError):
-            _write(self._run / f"{STEM}{name}{ANSWER}", answer)
+            _write(self._run / f"{name}{ANSWER}", answer)
 
 
-def _read(path: Path) -> Sizes:
+def _read(path: Path, kind: type[Wanted]) -> Wanted:
     content = msgspec.json.decode(path.read_bytes())
-    found = [f"{mistake.place}: {mistake.text}".lstrip(": ") for mistake in mistakes(Sizes, content)]
+    found = [f"{mistake.place}: {mistake.text}".lstrip(": ") for mistake in mistakes(kind, content)]
     if found:
         raise ValueError("; ".join(found))
-    return msgspec.convert(content, Sizes)
+    return msgspec.convert(content, kind)
 
 
 def _write(path: Path, content: msgspec.Struct) -> None:

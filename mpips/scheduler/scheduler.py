@@ -20,6 +20,7 @@ from mpips.scheduler.saving import Saving
 from mpips.scheduler.startup import Resume, StartUp
 from mpips.scheduler.sums import Reply, Sums
 from mpips.scheduler.tally import Tally
+from mpips.scheduler.traces import Traces
 from mpips.scheduler.work import Work
 from mpips.views.places import Places
 from mpips.views.view import MAIN, View
@@ -56,7 +57,8 @@ class Scheduler:
         self._effects = Effects()
         self._membership = Membership(view, plan)
         self._growth = Growth(plan, self._membership, self._effects, self.tally)
-        self._startup = StartUp(plan, resume, self._effects)
+        self._traces = Traces(plan, self._effects)
+        self._startup = StartUp(plan, resume, self._effects, self._traces)
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
         self._losses = Losses(plan, self._work, self.tally, self._effects)
@@ -180,6 +182,15 @@ class Scheduler:
             self._growth.ask(name, servers, workers)
         self._change_view(now)
         self._growth.settle()
+
+    def trace(self, name: str, table: str, keys: list[int], stop: bool) -> None:
+        """Somebody wants what happens to keys of a table to be recorded, or no longer; the effects answer the request
+        of this name.
+        """
+        if self._ending.over or self._ending.begun:
+            self._effects.answer(name, "refused", "the job is ending")
+        else:
+            self._traces.ask(name, table, keys, stop, self._view.servers)
 
     def interrupt(self, reason: str, now: float) -> None:
         """Someone wants the job to end: with a checkpoint."""

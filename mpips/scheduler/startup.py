@@ -6,6 +6,7 @@ from mpips import messages as m
 from mpips.plan import Plan
 from mpips.scheduler.effects import Effects
 from mpips.scheduler.ledger import Batches
+from mpips.scheduler.traces import Traces
 from mpips.table import TableSpec
 from mpips.views.view import View
 
@@ -26,6 +27,7 @@ class StartUp:
     plan : the job.
     resume : generations to go on from, the best first; empty to start afresh.
     effects : takes messages and events.
+    traces : which keys servers are to trace.
 
     Attributes
     ----------
@@ -35,13 +37,14 @@ class StartUp:
     complete : whether they are made.
     """
 
-    def __init__(self, plan: Plan, resume: list[Resume], effects: Effects) -> None:
+    def __init__(self, plan: Plan, resume: list[Resume], effects: Effects, traces: Traces) -> None:
         self.hellos: dict[int, m.Hello] = {}
         self.tables: list[TableSpec] = []
         self.complete = False
         self._plan = plan
         self._resume = resume
         self._effects = effects
+        self._traces = traces
         self._data: dict[int, m.DataReady] = {}  # by part
         self.asked = 0.0
         self._asked = False
@@ -89,13 +92,17 @@ class StartUp:
         features = max((data.features for data in self._data.values()), default=0)
         self._asked, self.asked = True, now
         self.tables = self._plan.tables(features)
+        self._traces.begin(self.tables, {name: key for data in self._data.values() for name, key in data.named.items()})
         self._ask(view)
         return None
 
     def _ask(self, view: View) -> None:
         self._awaited = set(view.servers)
         for server in view.servers:
-            self._effects.send(server, m.CreateTables(self.tables, self.resumed.path if self.resumed else None))
+            self._create(server, self.resumed.path if self.resumed else None)
+
+    def _create(self, server: int, restore: str | None) -> None:
+        self._effects.send(server, m.CreateTables(self.tables, restore, dict(self._traces.keys)))
 
     def viewed(self, old: View, new: View) -> str | None:
         """There is a new view: servers that are new make their tables, too, and get copies of what is in them. What
@@ -104,7 +111,7 @@ class StartUp:
         if not self._asked:
             return None
         for server in [server for server in new.servers if server not in old.servers]:
-            self._effects.send(server, m.CreateTables(self.tables, None))
+            self._create(server, None)
         self._awaited.intersection_update(new.servers)
         return None if self.complete else self._go_on_with_tables(new)
 

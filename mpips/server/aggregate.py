@@ -33,6 +33,7 @@ class Part(NamedTuple):
     done : called with None when the update is applied, or with why it was refused; never when a repetition took the
         part's place.
     dropped : called when it is not waited for any more, because it will come again.
+    rank : the worker's.
     """
 
     lo: int
@@ -42,6 +43,7 @@ class Part(NamedTuple):
     cut: int
     done: Callable[[Error | None], None]
     dropped: Callable[[], None] = lambda: None
+    rank: int = -1
 
     def __str__(self) -> str:
         return f"{'rows' if self.keys is None else 'a list of keys'} of [{self.lo}, {self.hi})"
@@ -56,9 +58,9 @@ class Aggregate:
     ----------
     spec : the table.
     workers : whose pushes make a step, in the order in which they are summed.
-    apply : called with (cut, lo, hi, keys or None, values) of a sum, applies it by the table's update rule; an
-        `mpips.Error` that it raises goes to every part's `done`. It comes after a cut if all its parts do, so a cut has
-        the same steps of all workers.
+    apply : called with (cut, lo, hi, keys or None, values) of a sum, its step and its parts by worker, applies it by
+        the table's update rule; an `mpips.Error` that it raises goes to every part's `done`. It comes after a cut if
+        all its parts do, so a cut has the same steps of all workers.
     applied : called with (step, lo, hi, keys or None, then) after that; calls `then` when every part is `done`.
 
     Attributes
@@ -70,7 +72,7 @@ class Aggregate:
         self,
         spec: TableSpec,
         workers: Sequence[int],
-        apply: Callable[[int, int, int, Array | None, Array], None],
+        apply: Callable[[int, int, int, Array | None, Array, int, dict[int, Part]], None],
         applied: Callable[[int, int, int, Array | None, Callable[[], None]], None],
     ) -> None:
         self._spec = spec
@@ -110,9 +112,10 @@ class Aggregate:
 
     def _complete(self, step: int) -> None:
         parts = self._pending.pop(step)
-        self._finish(step, [parts[worker] for worker in self.workers])
+        self._finish(step, {worker: parts[worker] for worker in self.workers})
 
-    def _finish(self, step: int, parts: list[Part]) -> None:
+    def _finish(self, step: int, by_worker: dict[int, Part]) -> None:
+        parts = list(by_worker.values())
         lo, hi = parts[0].lo, parts[0].hi
 
         def done(error: Error | None = None) -> None:
@@ -121,7 +124,7 @@ class Aggregate:
 
         try:
             keys, values = self._sum(parts)
-            self._apply(min(part.cut for part in parts), lo, hi, keys, values)
+            self._apply(min(part.cut for part in parts), lo, hi, keys, values, step, by_worker)
         except Error as problem:
             done(problem)
         else:

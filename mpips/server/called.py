@@ -18,6 +18,7 @@ from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
 from mpips.server.shards import Shards
+from mpips.server.tracing import Tracing
 from mpips.tasks import Received
 from mpips.tasks.countdown import Countdown
 
@@ -30,7 +31,7 @@ class Called:
     Parameters
     ----------
     tables : this server's shards of each table; there may be none yet.
-    fabric, received, incoming, replication, cut, gate, answers : this server's.
+    fabric, received, incoming, replication, cut, gate, answers, tracing : this server's.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Called:
         cut: CutHere,
         gate: Gate,
         answers: Answers,
+        tracing: Tracing,
     ) -> None:
         self._tables = tables
         self._fabric = fabric
@@ -52,6 +54,7 @@ class Called:
         self._cut = cut
         self._gate = gate
         self._answers = answers
+        self._tracing = tracing
 
     def call(self, source: int, message: CallShards) -> None:
         """Take a call in: its argument is read, then the function runs, in the order of pushes if it writes."""
@@ -77,6 +80,8 @@ class Called:
             new, steps = _not_done(shards, concerned, message)
             repeats, concerned = len(new) < len(concerned), new
             self._replication.make_way(message.table)
+        looked_at = (message.table, message.lo, message.hi, None)
+        watched = self._tracing.watch(*looked_at) if message.step and self._tracing.keys else None
 
         def run(shards: Shards, concerned: list[int]) -> Any:
             return functions.run(shards, concerned, message.function, message.lo, message.hi, argument)
@@ -104,6 +109,8 @@ class Called:
         copied = Countdown(leave)
         if repeats:
             self._replication.when_all_is_taken(copied.one_more())
+        if watched is not None:
+            self._tracing.called(watched, message.step, message.identity, source, message.function)
         if message.step:
             for entry in steps:
                 shards.clock.advance(*entry)

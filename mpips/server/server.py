@@ -1,7 +1,7 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from mpips.server.gate import Gate
 from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
 from mpips.server.shards import Shards
+from mpips.server.tracing import Tracing
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
 from mpips.tasks.countdown import Countdown, Then
@@ -112,6 +113,7 @@ class Server:
         self._answers = Answers(fabric, received)
         self._cut = CutHere(self.tables, fabric)
         self._checkpoints = Checkpoints(self.tables, self._cut, fabric, line, writing)
+        self._tracing = Tracing(fabric, self.tables, line, writing.run)
         handlers: dict[type[Message], Callable[[int, Any], None]] = {
             Push: self._push,
             Pull: self._pull,
@@ -121,9 +123,8 @@ class Server:
             ShardsWanted: self._replication.wanted,
         }
         self._gate = Gate(received, view.number, handlers)
-        called = Called(
-            self.tables, fabric, received, self._incoming, self._replication, self._cut, self._gate, self._answers
-        )
+        ways = self._incoming, self._replication, self._cut, self._gate, self._answers, self._tracing
+        called = Called(self.tables, fabric, received, *ways)
         handlers[CallShards] = called.call
         for kind in handlers:
             fabric.on(kind, self._gate.take)
@@ -142,6 +143,7 @@ class Server:
         try:
             if not self.tables:
                 self._hold(message.tables)
+            self._tracing.trace(message.trace)
             if message.restore is not None:
                 self._checkpoints.restore(Path(message.restore))
         except CheckpointError as problem:
@@ -170,7 +172,7 @@ class Server:
             if spec.aggregate:
                 identities = self._view.identities[MAIN]
                 self._aggregators[table] = Aggregate(
-                    spec, identities, partial(self._apply_sum, table), self._aggregated(table, shards)
+                    spec, identities, partial(self._apply, table), self._aggregated(table, shards)
                 )
             self.tables.append(shards)
             self._replication.tables.append(Copies(shards))
@@ -272,11 +274,12 @@ class Server:
                 return
             keys, values = _within(shards, fresh, lo, keys, values)
         aggregator = self._aggregators.get(message.table)
+        part = Part(lo, hi, keys, values, message.cut, done, dropped, source)
         try:
             if aggregator is not None:
-                aggregator.add(identity, step, Part(lo, hi, keys, values, message.cut, done, dropped))
+                aggregator.add(identity, step, part)
                 return
-            self._apply(message.table, message.cut, (identity,), lo, hi, keys, values)
+            self._apply(message.table, message.cut, lo, hi, keys, values, step, {identity: part})
         except Error as problem:
             done(problem)
             return
@@ -285,14 +288,22 @@ class Server:
         self._replication.changed(message.table, applied, done)
 
     def _apply(
-        self, table: int, cut: int, identities: Iterable[int], lo: int, hi: int, keys: Array | None, values: Array
+        self,
+        table: int,
+        cut: int,
+        lo: int,
+        hi: int,
+        keys: Array | None,
+        values: Array,
+        step: int,
+        parts: dict[int, Part],
     ) -> None:
         self._replication.make_way_for_push(table, lo, hi, keys)
-        self._cut.push(table, cut, identities, lo, hi, keys, values)
+        self._cut.push(table, cut, parts, lo, hi, keys, values)
+        watched = self._tracing.watch(table, lo, hi, keys) if self._tracing.keys else None
         self.tables[table].apply(lo, hi, keys, values)
-
-    def _apply_sum(self, table: int, cut: int, lo: int, hi: int, keys: Array | None, values: Array) -> None:
-        self._apply(table, cut, self._aggregators[table].workers, lo, hi, keys, values)
+        if watched is not None:
+            self._tracing.pushed(watched, step, parts)
 
     def _aggregated(self, table: int, shards: Shards) -> WhenSummed:
         """What follows the sum of a step: the clocks of all workers go on, and the copies learn of both."""

@@ -19,6 +19,16 @@ class Step(NamedTuple):
     cut: int
 
 
+def spelled(step: int) -> str:
+    """A step for a person: "7.2" is the second push of batch 7, "7+1" the first between that and the next; without
+    batches it is a plain number.
+    """
+    counter, number = step >> COUNTER, step & ((1 << COUNTER) - 1)
+    if number >= BETWEEN:
+        return f"{counter}+{number - BETWEEN}"
+    return f"{counter}.{number}" if counter else str(number)
+
+
 class Steps:
     """Numbers the pushes of one worker to one table.
 

@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mpips.cli import scale as module
-from mpips.cli.scale import ScaleError, scale
+from mpips.cli import asking as module
+from mpips.cli.asking import AskError
+from mpips.cli.scale import scale
 from mpips.scheduler.requests import Answer, Requests, Sizes
 
 
@@ -88,7 +89,7 @@ def test_what_was_done_is_said_as_it_goes(run: Path, scheduler: Pretend) -> None
 
 
 def test_more_spares_are_asked_for_by_themselves(run: Path, scheduler: Pretend) -> None:
-    with pytest.raises(ScaleError, match="ask for spares first, then for what they are to be"):
+    with pytest.raises(AskError, match="ask for spares first, then for what they are to be"):
         typed(run, "spares=+2", "servers=3")
     pretended = scheduler(Answer("done", "2 more spares: ranks 6, 7"))
     assert typed(run, "spares=+2") == "done: 2 more spares: ranks 6, 7\n"
@@ -98,7 +99,7 @@ def test_more_spares_are_asked_for_by_themselves(run: Path, scheduler: Pretend) 
 
 def test_why_not_is_said(run: Path, scheduler: Pretend) -> None:
     scheduler(Answer("refused", "there are no spares left: 2 are needed"))
-    with pytest.raises(ScaleError, match="3 servers: there are no spares left: 2 are needed"):
+    with pytest.raises(AskError, match="3 servers: there are no spares left: 2 are needed"):
         typed(run, "servers=3")
     assert left(run) == ["metrics.jsonl"]
 
@@ -106,31 +107,31 @@ def test_why_not_is_said(run: Path, scheduler: Pretend) -> None:
 def test_a_job_that_ends_meanwhile_is_no_hang(run: Path, scheduler: Pretend) -> None:
     result = {"exit": "interrupted", "reason": "SIGINT received"}
     scheduler(Answer("under way", "wait"), then=lambda: (run / "result.json").write_text(json.dumps(result)) and None)
-    with pytest.raises(ScaleError, match="the job is over: interrupted: SIGINT received"):
+    with pytest.raises(AskError, match="the job is over: interrupted: SIGINT received"):
         typed(run, "servers=3")
 
 
 def test_nobody_who_answers_is_said_and_the_request_withdrawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    with pytest.raises(ScaleError, match=r"the job has not answered .* does it still run"):
+    with pytest.raises(AskError, match=r"the job has not answered .* does it still run"):
         typed(run, "servers=3")
     assert left(run) == ["metrics.jsonl"]
 
 
 def test_a_folder_without_a_running_job_is_named(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(ScaleError, match="none: no such run folder"):
+    with pytest.raises(AskError, match="none: no such run folder"):
         typed(run / "none", "servers=3")
-    with pytest.raises(ScaleError, match="a file: choose the run folder"):
+    with pytest.raises(AskError, match="a file: choose the run folder"):
         typed(run / "metrics.jsonl", "servers=3")
-    with pytest.raises(ScaleError, match="no job has run in this folder"):
+    with pytest.raises(AskError, match="no job has run in this folder"):
         typed(tmp_path_factory.mktemp("empty"), "servers=3")
     (run / "result.json").write_text('{"exit": "finished", "reason": "all work is done"}')
-    with pytest.raises(ScaleError, match="the job is over: finished"):
+    with pytest.raises(AskError, match="the job is over: finished"):
         typed(run, "servers=3")
 
 
 def test_every_mistake_in_what_is_typed_is_said_at_once(run: Path) -> None:
-    with pytest.raises(ScaleError) as caught:
+    with pytest.raises(AskError) as caught:
         typed(run, "servers=0", "wrkers=2", "workers=many", "spares=1", "servers=2")
     assert str(caught.value).splitlines() == [
         'wrkers=2: there is no "wrkers" to scale; did you mean "workers"?',

@@ -42,6 +42,13 @@ def test_the_features_of_a_field_are_neighbours(dictionary):
         assert all(dictionary.name(i).startswith(f"{field}=") for i in range(low, high))
 
 
+def test_a_feature_is_found_by_its_name(dictionary):
+    known = {dictionary.name(i): i for i in range(len(dictionary))}
+    assert dictionary.find(known) == known
+    assert dictionary.find(["carrier=U", "arrier=UA", "UA", "", "carrier=UA"]) == {"carrier=UA": known["carrier=UA"]}
+    assert DictionaryBuilder(dictionary.fields).finish().find(["carrier=UA"]) == {}
+
+
 def test_ids_are_positions_among_the_sorted_keys(dictionary):
     np.testing.assert_array_equal(dictionary.ids(dictionary.keys), np.arange(9))
     assert dictionary.ids(dictionary.keys[[3, 3, 0]]).tolist() == [3, 3, 0]

@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mpips.kernels.partition import group, shard_of, shard_starts
-from tests.simulated import table
+from mpips.kernels.partition import group, places, shard_of, shard_starts
+from tests.shards import grouped, table
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -37,3 +37,14 @@ def test_parts_share_no_shard_and_hold_every_key_once(parts, n, rng):
     assert sum(map(len, pieces)) == len(set().union(*pieces))
     if n == 2_000 and parts <= 3:
         assert max(np.diff(cuts)) < 1.5 * n / parts  # about equal
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("n", [0, 1, 2, 3_000])
+def test_a_key_is_found_where_it_stands_in_a_push(kind, n, rng):
+    spec = table(kind=kind, rows=100_000)
+    keys = grouped(spec, rng.choice(100_000, n, replace=False))
+    wanted = np.concatenate([keys[::7], rng.integers(0, 100_000, 100).astype(np.uint64)])
+    where = {key: i for i, key in enumerate(keys.tolist())}
+    found = places(keys, wanted, kind == "dense", spec.shard_bits)
+    assert found.tolist() == [where.get(key, -1) for key in wanted.tolist()]

@@ -1,15 +1,15 @@
-"""Requests for another size: each is seen once, survives a change of scheduler, and is answered."""
+"""Requests to a running job: each is seen once, survives a change of scheduler, and is answered."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from mpips.scheduler.requests import PAUSE, Answer, Asked, Requests, Sizes
+from mpips.scheduler.requests import PAUSE, Answer, Asked, KeysToTrace, Requests, Sizes, Wanted
 
 
-def looked(requests: Requests, at: float) -> list[Sizes]:
-    return [sizes for _, sizes in requests.new(at)]
+def looked(requests: Requests, at: float) -> list[Wanted]:
+    return [wanted for _, wanted in requests.new(at)]
 
 
 def test_a_request_reaches_the_scheduler_once_and_its_answers_come_back(tmp_path: Path) -> None:
@@ -58,6 +58,19 @@ def test_requests_at_the_same_time_are_all_seen_and_answered_apart(tmp_path: Pat
     assert [asked.answer() for asked in both] == [Answer("done", "2 servers"), Answer("done", "3 servers")]
 
 
+def test_requests_of_both_kinds_are_told_apart(tmp_path: Path) -> None:
+    wanted = [
+        Sizes(servers=2),
+        KeysToTrace(table="w", keys=[3, 2**64 - 1]),
+        KeysToTrace(table="w", keys=[3], stop=True),
+    ]
+    for each in wanted:
+        Asked(tmp_path, each)
+    (tmp_path / "other-x.request").touch()
+    assert sorted(looked(Requests(tmp_path, fresh=False), 1.0), key=str) == sorted(wanted, key=str)
+    assert str(wanted[1]) == f"keys 3, {2**64 - 1} of table w"
+
+
 def test_a_request_that_is_withdrawn_is_not_seen(tmp_path: Path) -> None:
     asked = Asked(tmp_path, Sizes(servers=3))
     assert asked.withdraw()
@@ -89,3 +102,16 @@ def test_sizes_are_words_for_a_person() -> None:
     assert str(Sizes(servers=1, workers=4)) == "1 server and 4 workers"
     assert str(Sizes(workers=1)) == "1 worker"
     assert str(Sizes(spares=2)) == "2 more spares"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"table": "w"}', "keys: is missing"),
+        ('{"table": "w", "keys": [-1]}', "keys[0]: must be a whole number ≥ 0, got -1"),
+    ],
+)
+def test_keys_that_can_not_be_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "trace-x.request").write_text(text)
+    assert looked(Requests(tmp_path, fresh=False), 1.0) == []
+    assert said in json.loads((tmp_path / "trace-x.answer").read_text())["text"]

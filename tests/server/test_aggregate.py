@@ -30,7 +30,7 @@ class Applied:
         self.refuse = refuse
         self.aggregate = Aggregate(spec, workers, self.apply, applied)
 
-    def apply(self, cut, lo, hi, keys, values):
+    def apply(self, cut, lo, hi, keys, values, step, parts):
         if self.refuse:
             raise self.refuse
         self.sums.append((lo, hi, None if keys is None else keys.tolist(), values.copy()))
@@ -117,7 +117,11 @@ def test_the_order_of_workers_is_the_order_of_the_sum(keys):
 
 def test_a_single_worker_is_applied_at_once_from_its_own_memory():
     seen = []
-    aggregate = Aggregate(DENSE, [5], lambda cut, lo, hi, keys, values: seen.append((keys, values)), applied)
+
+    def apply(cut, lo, hi, keys, values, step, parts):
+        seen.append((keys, values))
+
+    aggregate = Aggregate(DENSE, [5], apply, applied)
     values, keys = rows(), keys_of(*range(10))
     aggregate.add(5, 1, Part(0, 10, None, values, 0, lambda error: seen.append(error)))
     aggregate.add(5, 2, Part(0, 10, keys, values, 0, lambda error: seen.append(error)))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpips.worker.steps import Steps
+from mpips.worker.steps import Steps, spelled
 
 
 def batch(steps, identity, counter, pushes=3):
@@ -68,3 +68,10 @@ def test_a_batch_belongs_before_or_after_a_cut_as_it_was_handed_out_and_all_else
     assert steps.next().cut == 7
     steps.end_batch()
     assert steps.next().cut == 7
+
+
+def test_a_person_reads_the_batch_and_the_push_in_a_step():
+    steps = Steps(4)
+    assert [spelled(steps.next().number) for _ in range(2)] == ["1", "2"]
+    assert [spelled(made.number) for made in batch(steps, 4, 7, 2)] == ["7.1", "7.2"]
+    assert spelled(steps.next().number) == "7+1"
