@@ -4,9 +4,18 @@
 checkpoint anywhere.
 """
 
-from mpips.checkpoint.folder import drop_old, generations, next_generation
+from mpips.checkpoint.folder import drop_failed, drop_old, drop_unfinished, generations, next_generation
 from mpips.checkpoint.layout import CheckpointError
 from mpips.checkpoint.read import Generation
 from mpips.checkpoint.spec import CheckpointSpec
 
-__all__ = ["CheckpointError", "CheckpointSpec", "Generation", "drop_old", "generations", "next_generation"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointSpec",
+    "Generation",
+    "drop_failed",
+    "drop_old",
+    "drop_unfinished",
+    "generations",
+    "next_generation",
+]

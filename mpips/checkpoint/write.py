@@ -39,6 +39,7 @@ class ServerFile:
         self.path = layout.server_path(run, generation, rank)
         self._compression = compression
         self._tables: dict[str, _ServerTable] = {}
+        self._given_up = False
         with layout.writing(self.path):
             self._file = layout.create(self.path)
         with self._writing():
@@ -83,7 +84,8 @@ class ServerFile:
 
     def start_sync(self) -> None:
         """Have the disk begin with what is written so far, while more is written."""
-        start_sync(self._file.id.get_vfd_handle())
+        with self._writing():
+            start_sync(self._file.id.get_vfd_handle())
 
     def close(self) -> Path:
         """Complete the file, force it to the disk and give it its name; a server has this done beside its loop."""
@@ -95,7 +97,8 @@ class ServerFile:
         return self.path
 
     def abort(self) -> None:
-        """Give the file up and leave nothing of it behind."""
+        """Give the file up and leave nothing of it behind; whatever would be done with it raises CheckpointError."""
+        self._given_up = True
         with suppress(OSError, RuntimeError):  # HDF5 complains on a full disk, and closes it
             self._file.close()
         with suppress(OSError):
@@ -103,6 +106,8 @@ class ServerFile:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        if self._given_up:
+            raise CheckpointError(f"{self.path}: given up")
         try:
             with layout.writing(self.path):
                 yield

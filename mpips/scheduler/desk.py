@@ -4,13 +4,24 @@ What comes in goes to the standbys first; what follows from it is carried out wh
 anyone has seen of the scheduler, its successor knows where it came from.
 """
 
+import contextlib
 import platform
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from mpips.checkpoint import CheckpointError, Generation, drop_old, generations, next_generation
+from mpips.checkpoint import (
+    CheckpointError,
+    Generation,
+    drop_failed,
+    drop_old,
+    drop_unfinished,
+    generations,
+    next_generation,
+)
 from mpips.checkpoint.master import write_master
 from mpips.errors import Error
 from mpips.fabric import Fabric
@@ -37,7 +48,7 @@ from mpips.messages import (
 from mpips.plan import Plan
 from mpips.record import Record
 from mpips.scheduler import requests
-from mpips.scheduler.effects import Answer, Complete, End
+from mpips.scheduler.effects import Answer, Complete, Discard, End
 from mpips.scheduler.replica import Action, Post, Replica, Write, pack
 from mpips.scheduler.scheduler import Scheduler
 from mpips.scheduler.startup import Resume
@@ -66,6 +77,9 @@ def begin(view: View, plan: Plan, record: Record, resume: bool, now: float) -> R
     """
     number = next_generation(plan.run) if plan.run is not None and plan.saves else 1
     scheduler = Scheduler(view, plan, _usable(plan, record) if resume else [], number)
+    if plan.run is not None and plan.saves:
+        with contextlib.suppress(CheckpointError):  # who writes there next will say so
+            drop_unfinished(plan.run)
     record.event({"event": "start", "ranks": len(view.nodes), "roles": view.counts()})
     return Replica(scheduler, len(view.nodes), now)
 
@@ -121,6 +135,7 @@ class Desk:
         self._undone: deque[tuple[int, Action]] = deque()  # what follows from inputs, with the number of each
         self._done = replica.index  # inputs from which nothing is left to be done
         self._unsent: list[Input] = []
+        self._untidy = ""  # why something could not be removed
         self._mirrored: dict[int, int] = {}  # inputs that each standby has
         fresh = replica.index == 0
         self._requests = requests.Requests(plan.run, fresh) if plan.run is not None else None
@@ -298,6 +313,8 @@ class Desk:
                 self._record.event(event, number)
             case Complete():
                 self._complete(action)
+            case Discard(generation):
+                self._tidy(lambda run: drop_failed(run, generation))
             case Answer(name, stage, text):
                 if self._requests is not None:
                     self._requests.answer(name, requests.Answer(stage, text))
@@ -323,10 +340,21 @@ class Desk:
             )
             with Generation(path) as generation:
                 worn = generation.worn()
-            drop_old(run, self._plan.keep)
         except CheckpointError as problem:
             error = str(problem)
+        if error is None:
+            self._tidy(lambda run: drop_old(run, self._plan.keep, action.base))
         self._take(Completed(self._now(), error, worn))
+
+    def _tidy(self, work: Callable[[Path], None]) -> None:
+        """Remove something from the run folder; what can't be removed takes room, and costs no generation."""
+        assert self._plan.run is not None
+        try:
+            work(self._plan.run)
+        except CheckpointError as problem:
+            if str(problem) != self._untidy:
+                self._untidy = str(problem)
+                self._record.event({"event": "note", "text": f"{problem}: what is not needed any more stays there"})
 
     def _write_ranks(self) -> None:
         self._record.ranks(

@@ -31,6 +31,12 @@ class Complete(NamedTuple):
     progress: dict[str, Any]
 
 
+class Discard(NamedTuple):
+    """This generation has failed: what is there of it takes room for nothing."""
+
+    generation: int
+
+
 class End(NamedTuple):
     """The job is over: "finished", "failed" or "interrupted"."""
 
@@ -46,7 +52,7 @@ class Answer(NamedTuple):
     text: str
 
 
-Effect = Send | Log | Complete | End | Answer
+Effect = Send | Log | Complete | Discard | End | Answer
 
 
 class Effects:

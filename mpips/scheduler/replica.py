@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mpips import messages as m
 from mpips.plan import Plan
-from mpips.scheduler.effects import Answer, Complete, End, Log, Send
+from mpips.scheduler.effects import Answer, Complete, Discard, End, Log, Send
 from mpips.scheduler.scheduler import Scheduler
 from mpips.session import Session
 
@@ -33,7 +33,7 @@ class Write(NamedTuple):
     event: dict[str, Any]
 
 
-Action = Post | Write | Complete | End | Answer
+Action = Post | Write | Complete | Discard | End | Answer
 
 
 class Replica:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mpips.messages import Checkpoint, CutOver
 from mpips.scheduler.cut import Cut
-from mpips.scheduler.effects import Complete, Effects
+from mpips.scheduler.effects import Complete, Discard, Effects
 from mpips.table import TableSpec
 from mpips.views.view import View
 
@@ -162,6 +162,7 @@ class Saving:
             self._effects.log("checkpoint", generation=self._generation, seconds=now - self._started)
         else:
             self._effects.log("checkpoint failed", generation=self._generation, error=error)
+            self._effects.wanted.append(Discard(self._generation))
         self.missing, self.error, self.cut = None, error, None
         self._generation += 1
         stale, self._stale = self._stale, False

@@ -2,7 +2,7 @@
 training they are restored.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ class Checkpoints:
         self._line = line
         self._writing = writing
         self._written: list[Written] = []
-        self._under_way: Iterator[bool] | None = None
+        self._under_way: Generator[bool, None, None] | None = None
         fabric.on(Checkpoint, self._begin)
         fabric.background.append(self._step)
 
@@ -98,7 +98,9 @@ class Checkpoints:
         """The shards that are led are others now: what is being written would miss some, or read what is given back;
         the scheduler begins another generation.
         """
-        self._under_way = None
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
         self._cut.end()
         for written in self._written:
             written.leave()
@@ -117,11 +119,11 @@ class Checkpoints:
         self._under_way = None
         return True
 
-    def _write(self, message: Checkpoint, run: Path) -> Iterator[bool]:
+    def _write(self, message: Checkpoint, run: Path) -> Generator[bool, None, None]:
         """Write those of the own shards that have changed: copy one a step, while those of the steps before are
         written. A step says whether it copied any.
         """
-        error, copied = None, list[Copied]()
+        error, copied, file = None, list[Copied](), None
         rank, compression = self._fabric.rank, self._writing.compression
         try:
             file = yield from self._aside(lambda: ServerFile(run, message.generation, rank, compression))
@@ -135,7 +137,7 @@ class Checkpoints:
             due = [
                 (written, source, shard)
                 for written, source in zip(self._written, sources, strict=True)
-                for shard in written.due(message.base, message.worn, source.versions)
+                for shard in written.due(message.generation, message.base, message.worn, source.versions)
             ]
             batch, size, begin = list[Copied](), 0, self._fabric.now()
             before: Future[None] | None = None
@@ -159,6 +161,10 @@ class Checkpoints:
                 each.written.note(each.shard, message.generation, each.version)
         except CheckpointError as problem:
             error = str(problem)
+        except GeneratorExit:  # given up
+            if file is not None:
+                file.abort()
+            raise
         if message.cut:
             self._cut.end()
         self._line.tell(Saved(message.generation, error))

@@ -13,6 +13,7 @@ from mpips.server.shards import Shards
 Array = np.ndarray[Any, Any]
 
 SPARE_BUFFERS = 64
+TURNS = 128  # generations in which every shard is written once at least: so no file is needed for ever
 
 
 class Copied(NamedTuple):
@@ -50,12 +51,13 @@ class Written:
         self._generations = np.zeros(shards.spec.shards, np.int64)  # 0: in none, as far as is known here
         self._versions = np.zeros(shards.spec.shards, np.int64)
 
-    def due(self, base: int, worn: int, versions: Array) -> list[int]:
+    def due(self, generation: int, base: int, worn: int, versions: Array) -> list[int]:
         """The shards that are led but for those that have not changed since they were written in one of the generations
-        from `worn` to `base`, ascending; `versions` (shards,) are those to be written.
+        from `worn` to `base`, and whose turn it is not either; ascending. `versions` (shards,) are those to be written.
         """
         known = (self._generations > 0) & (self._generations >= worn) & (self._generations <= base)
         known &= self._versions == versions
+        known &= (np.arange(known.size) + generation) % TURNS > 0
         return [shard for shard in self._shards.led if not known[shard]]
 
     def copy(self, shard: int, shards: Shards) -> Copied:

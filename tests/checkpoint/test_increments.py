@@ -1,12 +1,15 @@
 """A generation holds what has changed since the one before, and shows every table whole all the same."""
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpips.checkpoint import CheckpointError, Generation, drop_old, generations
+from mpips.checkpoint import CheckpointError, Generation, drop_failed, drop_old, drop_unfinished, generations
+from mpips.checkpoint.folder import number
 from mpips.checkpoint.layout import master_path, server_path
 from mpips.checkpoint.master import write_master
 from mpips.table import TableSpec
@@ -72,12 +75,14 @@ def test_every_generation_is_whole_and_has_only_what_changed(tmp_path_factory, c
         drop_old(job.run, keep)
         job.check(path)
     kept = generations(job.run)
+    numbers = [number(master) for master in kept]
+    assert numbers[:keep] == list(range(len(changes), 0, -1))[:keep]
+    assert len(numbers) <= (keep if keep == 1 else keep + 2)
     needed = set()
     for master in kept:
         with Generation(master) as generation:
             generation.verify(deep=True)
             needed |= {server_path(job.run, file.generation, file.rank) for file in generation.files}
-    assert len(kept) == min(keep, len(changes))
     assert set(job.run.glob("*/*")) == needed
 
 
@@ -128,4 +133,78 @@ def test_a_master_that_cannot_be_read_has_no_server_file_dropped(tmp_path):
     master_path(tmp_path, 2).write_bytes(b"damaged")
     drop_old(tmp_path, 2)
     assert set(tmp_path.glob("*/*")) == before
-    assert not master_path(tmp_path, 1).exists()
+    assert master_path(tmp_path, 1).exists()  # the others share its files
+
+
+def fit(run):
+    """The generations that can be read whole."""
+    found = []
+    for master in generations(run):
+        with contextlib.suppress(CheckpointError), Generation(master) as generation:
+            generation.verify(deep=True)
+            found.append(generation.number)
+    return found
+
+
+def test_no_file_is_needed_by_every_generation_that_is_kept(tmp_path):
+    job, turns = Job(tmp_path), 7
+    for generation in range(1, 4 * turns):
+        due = {
+            name: [s for s in range(spec.shards) if (s + generation) % turns == 0]
+            for name, (spec, _) in job.tables.items()
+        }
+        job.write(due, base=True)
+        drop_old(tmp_path, 2)
+        kept = [number(master) for master in generations(tmp_path)]
+        assert kept[:2] == [generation, generation - 1][: len(kept)]
+        assert len(kept) <= 4
+        if generation <= turns:
+            continue
+        assert kept[-1] >= generation - 2 * turns
+        assert not set.intersection(*map(needed_by, generations(tmp_path)))
+    damaged = min(needed_by(generations(tmp_path)[0]))
+    damaged.unlink()
+    assert 0 < len(fit(tmp_path)) < len(kept)
+
+
+def needed_by(master):
+    """The server files of a generation."""
+    with Generation(master) as generation:
+        return {server_path(master.parent, file.generation, file.rank) for file in generation.files}
+
+
+def test_generations_found_damaged_go_and_not_the_one_that_the_job_went_on_from(tmp_path):
+    job = Job(tmp_path)
+    for _ in range(4):
+        job.write({}, base=False)
+    for damaged in (3, 4):
+        next((tmp_path / f"generation-{damaged:06d}").iterdir()).unlink()
+    job.number = 2
+    specs = [spec for spec, _ in job.tables.values()]
+    ranks = write_servers(tmp_path, 6, job.tables, {spec.name: np.ones(spec.shards) for spec in specs})
+    write_master(tmp_path, 6, ranks, specs, "", {}, base=2)
+    drop_old(tmp_path, 2, base=2)
+    assert fit(tmp_path) == [6, 2]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        "generation-000002",
+        "generation-000006",
+    ]
+
+
+def test_what_was_never_completed_goes_and_nothing_else(tmp_path):
+    job = Job(tmp_path)
+    job.write({}, base=False)
+    job.write({"w": [3]}, base=True)
+    before = set(tmp_path.rglob("*"))
+    everything = {spec.name: np.ones(spec.shards) for spec, _ in job.tables.values()}
+    for failed in (3, 4, 5):
+        write_servers(tmp_path, failed, job.tables, everything)
+    master_path(tmp_path, 4).with_suffix(".h5.tmp").write_text("half")
+    drop_failed(tmp_path, 3)
+    assert not (tmp_path / "generation-000003").exists()
+    assert (tmp_path / "generation-000004").exists()
+    drop_unfinished(tmp_path)
+    assert set(tmp_path.rglob("*")) == before
+    drop_failed(tmp_path, 2)
+    assert set(tmp_path.rglob("*")) == before
+    drop_unfinished(tmp_path / "none")

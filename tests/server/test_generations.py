@@ -100,3 +100,15 @@ def test_a_resumed_job_writes_only_what_it_has_changed(tmp_path, kind, servers):
     np.testing.assert_array_equal(found[-1][0], after)
     assert after.sum() == before.sum() + PUSHED
     assert all(share < 1.0 for _, share in found[first:])
+
+
+def test_every_shard_is_written_again_in_the_end_though_it_has_not_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpips.server.written.TURNS", 8)
+    run(tmp_path, "dense", waves(1, 80))
+    found = [Generation(path) for path in reversed(generations(tmp_path))]
+    for generation in found[8:]:
+        with generation:
+            assert min(file.generation for file in generation.files) > generation.number - 8
+    assert len(found) > 16
+    shares = [saved(generation.path)[1] for generation in found[1:]]
+    assert np.median(shares) < 0.5
