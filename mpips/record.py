@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ RESULT = "result.json"
 SUCCESSOR = "successor.json"
 RECOVERY = "recovery"
 STAGES = dict.fromkeys(("detected", "view", "acknowledged", "whole"))
+FAILED = "checkpoint failed"
 RESERVED = 16384  # bytes for the result, taken at the start: a full disk can't keep a job from saying how it ended
+LONG = ("recoveries", "traffic", "idle")  # what a result does without when there is no room for it
 
 
 def forget_end(run: Path | None) -> None:
@@ -45,7 +48,8 @@ class Record:
     """Writes them; `run` None leaves no files, `fresh` begins anew.
 
     ``metrics.jsonl`` has an event or a sample a line; ``ranks.json`` and ``result.json`` are replaced as a whole. A
-    job goes on when the disk is full: events are kept until there is room again.
+    job goes on when the disk is full, or gone: events are kept until they can be written; that they can't be is said
+    on the error output, as is a checkpoint that fails meanwhile.
 
     Raises
     ------
@@ -58,6 +62,7 @@ class Record:
         self._unwritten = ""
         self._end = 0  # of the log, when this rank wrote last
         self._complained = False
+        self._failed = False  # a checkpoint, since then
         if run is not None and fresh:
             try:
                 run.mkdir(parents=True, exist_ok=True)
@@ -145,17 +150,32 @@ class Record:
         line = json.dumps({"time": round(time.time(), 3), **event, **numbered}) + "\n"
         self._unwritten += line
         try:
-            with (self._run / EVENTS).open("a", encoding="utf-8") as file:
+            with (self._run / EVENTS).open("ab", buffering=0) as file:
                 if number is not None and file.tell() != self._end:
                     written = self._events()
                     if any(each.get("number", 0) >= number or each["event"] == "end" for each in written):
                         self._unwritten = self._unwritten.removesuffix(line)
                         return
-                file.write(self._unwritten)
-                self._end = file.tell()
-            self._unwritten = ""
+                self._append(file)
         except OSError as error:
             self._complain(error)
+            if event["event"] == FAILED and not self._failed:
+                self._failed = True
+                self._say(f"generation {event['generation']} was not written: {event['error']}")
+
+    def _append(self, file: FileIO) -> None:
+        """Write all that is not written, or nothing: half a line would be in the way of the next."""
+        end, left = file.seek(0, os.SEEK_END), self._unwritten.encode()
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
+        self._end, self._unwritten = file.tell(), ""
+        if self._complained:
+            self._complained = self._failed = False
+            self._say(f"{self._run}: can be written again")
 
     def ranks(self, ranks: list[dict[str, Any]]) -> None:
         """Replace the list of ranks: rank, role, whether it is a standby of the scheduler, host, pid."""
@@ -170,19 +190,29 @@ class Record:
             os.replace(temporary, self._run / name)
         except OSError as error:
             self._complain(error)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def result(self, result: dict[str, Any]) -> None:
-        """Write what came of the job."""
+        """Write what came of the job; in short, if there is no room for more."""
         if self._run is None:
             return
-        reserved = self._reserved(self._run)
-        try:
-            with reserved.open("r+" if reserved.exists() else "w", encoding="utf-8") as file:
-                file.write(json.dumps(result, indent=2) + "\n")
-                file.truncate()
-            os.replace(reserved, self._run / RESULT)
-        except OSError as error:
-            self._complain(error)
+        for content in result, {name: value for name, value in result.items() if name not in LONG}:
+            try:
+                self._write_reserved(self._run, json.dumps(content, indent=2) + "\n")
+            except OSError as error:
+                self._complain(error)
+            else:
+                return
+        self._say(f"{result['exit']}: {result['reason']}")
+
+    def _write_reserved(self, run: Path, text: str) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        reserved = self._reserved(run)
+        with reserved.open("r+" if reserved.exists() else "w", encoding="utf-8") as file:
+            file.write(text)
+            file.truncate()
+        os.replace(reserved, run / RESULT)
 
     def first_result(self, result: dict[str, Any]) -> bool:
         """Write what came of the job, unless another rank has done so; whether this one did."""
@@ -198,7 +228,8 @@ class Record:
             self._complain(error)
             return False
         finally:
-            own.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                own.unlink()
         return True
 
     @staticmethod
@@ -214,4 +245,8 @@ class Record:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            print(f"mpips: the run folder can't be written: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            self._say(f"the run folder can't be written: {error}; the job goes on, its log is kept until then")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"mpips: {text}", file=sys.stderr, flush=True)  # noqa: T201

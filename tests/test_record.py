@@ -1,4 +1,9 @@
+import errno
 import json
+import os
+import shutil
+from io import FileIO
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +82,67 @@ def test_nothing_follows_the_end_that_another_scheduler_has_written(tmp_path):
     second.event({"event": "end"}, 3)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["training", "end"]
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Bytes that the disk still takes of the log, in a list."""
+    left, opened = [1 << 20], Path.open
+
+    class Log(FileIO):
+        def write(self, data):
+            n = min(len(data), left[0])
+            left[0] -= n
+            if not n:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:n])
+
+    def opens(path, mode="r", **more):
+        return Log(path, mode) if mode == "ab" else opened(path, mode, **more)
+
+    monkeypatch.setattr(Path, "open", opens)
+    return left
+
+
+@pytest.mark.parametrize("left", [0, 1, 40, 75, 100])
+def test_events_that_find_a_full_disk_are_written_once_when_there_is_room(tmp_path, capsys, room, left):
+    record = Record(tmp_path)
+    record.event({"event": "start"}, 1)
+    room[0] = left
+    for number in (2, 3):
+        record.event({"event": "checkpoint failed", "generation": number, "error": "no room"}, number)
+    assert len(events(tmp_path)) == 1
+    room[0] = 1 << 20
+    record.event({"event": "note"}, 4)
+    assert [event["number"] for event in events(tmp_path)] == [1, 2, 3, 4]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert "No space left on device" in said[0]
+    assert said[1] == "mpips: generation 2 was not written: no room"
+    assert said[2] == f"mpips: {tmp_path}: can be written again"
+
+
+def test_a_result_for_which_there_is_no_room_is_written_in_short(tmp_path, monkeypatch, capsys):
+    record = Record(tmp_path)
+    write = Record._write_reserved
+
+    def full(self, run, text):
+        if len(text) > 16384:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, run, text)
+
+    monkeypatch.setattr(Record, "_write_reserved", full)
+    recoveries = [{"recovery": number, "text": "x" * 100} for number in range(200)]
+    record.result({"exit": "finished", "reason": "all work is done", "recoveries": recoveries})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"exit": "finished", "reason": "all work is done"}
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_is_gone_is_made_again_for_the_result(tmp_path):
+    record = Record(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    record.event({"event": "note"}, 1)
+    record.result({"exit": "finished", "reason": ""})
+    record.event({"event": "end"}, 2)
+    assert record.end == ("finished", "")
+    assert [event["event"] for event in events(tmp_path / "run")] == ["note", "end"]

@@ -150,7 +150,7 @@ class Requests:
                 continue
             try:
                 wanted = _read(path, kind)
-            except FileNotFoundError:  # withdrawn
+            except OSError:  # withdrawn, or the disk is gone
                 continue
             except ValueError as error:
                 self.answer(name, Answer("refused", str(error)))
@@ -161,7 +161,8 @@ class Requests:
 
     def taken(self, name: str) -> None:
         """A request can't get lost any more: take its file away."""
-        (self._run / f"{name}{REQUEST}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it will not be looked at again
+            (self._run / f"{name}{REQUEST}").unlink(missing_ok=True)
 
     def answer(self, name: str, answer: Answer) -> None:
         """Say what has become of a request; nothing when the run folder can't be written."""
