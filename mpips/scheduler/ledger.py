@@ -95,6 +95,8 @@ class Ledger:
 
     def _resume(self, progress: dict[str, Any]) -> None:
         self.epoch = int(progress["epochs"])
+        if (evaluated := int(progress.get("evaluated", 0))) < self._passes:  # else whoever goes on wants its figures
+            self._evaluated = {evaluated}
         if progress["batches"] == [[b.train, b.test] for b in self._batches] and progress["seed"] == self._seed:
             for epoch, parts in progress["done"].items():
                 bits = [np.unpackbits(np.frombuffer(bytes.fromhex(part), np.uint8)) for part in parts]
@@ -114,7 +116,9 @@ class Ledger:
         )
 
     def progress(self) -> dict[str, Any]:
-        """What is done, as JSON has it: whole epochs; of those begun a bit for every batch, by part, in hex."""
+        """What is done, as JSON has it: whole epochs; the last that is evaluated; of those begun a bit for every batch,
+        by part, in hex.
+        """
         return self._progress(self._left, self._done)
 
     def cut(self, cut: int) -> tuple[dict[str, Any], set[int]]:
@@ -138,6 +142,7 @@ class Ledger:
         epochs = self._finished(left)
         return {
             "epochs": epochs,
+            "evaluated": max(self._evaluated - ({self.epoch} if self.evaluating else set()), default=0),
             "done": {
                 str(epoch): [np.packbits(part).tobytes().hex() for part in parts]
                 for epoch, parts in done.items()

@@ -204,6 +204,29 @@ def test_a_worker_gets_about_eight_workloads_an_epoch_of_at_most_sixty_four_batc
     assert len(Ledger([Batches(0, 3, 0)], 1, 0, 0, 2).next(WORKER, 0.0).batches) == 1
 
 
+def test_an_evaluation_that_is_over_is_repeated_after_a_restart_only_if_it_is_the_last():
+    course = Course([(10, 3)], 3, 1, 0, 1)
+    while course.ledger.epoch < 2:
+        course.take()
+        course.finish(0)
+    course.restart()
+    assert course.take().train
+    course.to_the_end()
+    assert [epoch for epoch, *_ in course.evaluated] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    course.restart()
+    course.to_the_end()
+    assert [epoch for epoch, *_ in course.evaluated[9:]] == [3, 3, 3]
+
+
+def test_half_an_evaluation_is_done_again():
+    course = Course([(8, 100)], 3, 1, 0, 1)
+    while not course.evaluated:
+        course.take()
+        course.finish(0)
+    course.restart()
+    assert not course.take().train
+
+
 def test_progress_is_json():
     ledger = Ledger([Batches(0, 10, 2)], 2, 1, 0, 2)
     ledger.done(WORKER, ledger.next(WORKER, 0.0).number, 0.0)
