@@ -1,5 +1,8 @@
 """Small data, a job file on it, and jobs that are ended however their test ends."""
 
+import contextlib
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +124,26 @@ def plain(start: Start, job_file: Path, launcher: Launcher) -> Start:
 def either(request: pytest.FixtureRequest, run: Start, plain: Start) -> Start:
     """Start the job file by `mpips run`, and by a plain mpirun."""
     return run if request.param == "mpips run" else plain
+
+
+def mount(*arguments: str | Path) -> str:
+    """Why something can't be mounted; empty when it is."""
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size: int) -> Iterator[Path]:
+    """A file system of so many bytes; the test is skipped where there can be none."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system to fill up")
+    path.mkdir()
+    if problem := mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", path):
+        pytest.skip(f"a small file system can't be mounted here: {problem}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def options(changes: tuple[str, ...]) -> list[str]:

@@ -1,14 +1,12 @@
 """Run folders that can't be written, and disks that are full: for the whole run, or for a while."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mpips.checkpoint import Generation, generations
-from tests.jobs.conftest import LARGEST_KEY, Start
+from tests.jobs.conftest import LARGEST_KEY, Start, small_disk
 from tests.jobs.started import SOON, Started
 
 DISK = 4 << 20
@@ -19,19 +17,8 @@ LARGE = f"tables.w={{kind='dense', rows={50 * LARGEST_KEY}, rule={{name='ftrl', 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system to fill up")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(path)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk", DISK) as path:
         yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_a_run_folder_that_can_not_be_made_is_said(either: Start, tmp_path: Path) -> None:
