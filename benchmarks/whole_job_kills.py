@@ -3,8 +3,8 @@
 `mpips run` trains as inputs/flights-lr.toml does, with a generation every tenth of a second. Beside that it adds 1 for
 every feature of every row that is trained on to a table of counts, and now and then 1 to a large table of marks, of
 which most shards stay as they are from one generation to the next. Everything of it is killed (SIGKILL): at a random
-moment, while it starts, when a server's file, the master, or the dropping of old generations has just begun, or at its
-end. Then the run folder is looked at: every generation that is there must be whole, and the newest at least as new as
+moment, while it starts or restores its tables, when a server's file, the master, or the dropping of old generations has
+just begun, or at its end. Then the run folder is looked at: every generation that is there must be whole, and the newest at least as new as
 the last that the log calls complete. The job is started again, with other numbers of servers and workers; it must go on
 from just that generation. In the end, no count may be missing; of workloads that were under way when a generation was
 written some may have counted twice.
@@ -17,6 +17,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,9 +32,9 @@ import numpy as np
 from harness import median, report
 from recovery import JOB
 
-from mpips.checkpoint import CheckpointError, Generation, generations
+from mpips.checkpoint import CheckpointError, Generation, drop_old, generations
 from mpips.checkpoint.folder import number
-from mpips.checkpoint.layout import TEMPORARY, server_path
+from mpips.checkpoint.layout import TEMPORARY
 from mpips.cli.progress import Metrics
 
 PROGRAM = """
@@ -77,9 +78,10 @@ SERVERS, WORKERS = (1, 2, 3, 4), (1, 2, 3)
 START_SECONDS, PHASE_SECONDS, END_SECONDS = 90.0, 20.0, 180.0
 TRAINING_SECONDS = 1.5  # until a kill, at most
 LAST_SECONDS = 0.15  # from when a job begins to end until a kill, at most
+RESTORE_SECONDS = 0.2  # from when servers are asked to read a generation until a kill, at most
 JUST = 0.004  # seconds, at most, from the beginning of a phase to a kill
 PAUSE = 0.0005
-AIMS = {"anywhere": 8, "start": 4, "server files": 2, "master": 2, "drop": 2, "end": 2}  # how often each
+AIMS = {"anywhere": 8, "start": 3, "restore": 3, "server files": 2, "master": 2, "drop": 2, "end": 2}  # how often each
 APPEARING = {"server files": "", "master": TEMPORARY, "drop": ".h5"}  # how what appears then in the run folder ends
 
 
@@ -206,7 +208,6 @@ def look(job: Job, keep: int) -> Found:
     if newest < said:
         trouble = f"the newest generation is {newest}, {said} was said to be complete"
     passes = own = whole = 0
-    needed: set[Path] = set()
     for master in masters:
         try:
             with Generation(master) as generation:
@@ -215,11 +216,9 @@ def look(job: Job, keep: int) -> Found:
                     passes = max([generation.progress["epochs"], *map(int, generation.progress["done"])])
                     own = sum(file.bytes for file in generation.files if file.generation == newest)
                     whole = sum(file.bytes for file in generation.files)
-                if master in masters[:keep]:
-                    needed |= {server_path(job.run, file.generation, file.rank) for file in generation.files}
         except CheckpointError as error:
             trouble = str(error)
-    return Found(newest, passes, own, whole, phase(job, masters, keep, needed), trouble)
+    return Found(newest, passes, own, whole, phase(job, masters, keep), trouble)
 
 
 def of(run: Path, path: Path) -> int:
@@ -227,7 +226,7 @@ def of(run: Path, path: Path) -> int:
     return number(Path(path.relative_to(run).parts[0]))
 
 
-def phase(job: Job, masters: list[Path], keep: int, needed: set[Path]) -> str:
+def phase(job: Job, masters: list[Path], keep: int) -> str:
     """What the job was at, as its files say."""
     if (job.run / "result.json").exists():
         return "after the end"
@@ -235,6 +234,8 @@ def phase(job: Job, masters: list[Path], keep: int, needed: set[Path]) -> str:
         return "starting"
     if not job.first("training"):
         return "restoring" if any("data server" in each.get("text", "") for each in job.events) else "reading data"
+    if job.first("stopping"):
+        return "ending"
     newest = number(masters[0]) if masters else 0
     coming = [path for path in set(job.run.rglob("generation-*")) - job.before if of(job.run, path) > newest]
     coming += [path for path in job.run.glob("*/server-*") if path.parent in coming]
@@ -242,17 +243,30 @@ def phase(job: Job, masters: list[Path], keep: int, needed: set[Path]) -> str:
     if temporary:
         return "writing the master" if any(path.parent == job.run for path in temporary) else "writing server files"
     if coming:
-        return "between server files and master"
-    servers = {path for path in job.run.glob("*/server-*.h5") if of(job.run, path) <= newest}
-    if len(masters) > keep or servers - needed:
-        return "dropping the old"
-    return "ending" if job.first("stopping") else "training"
+        return "between one file and another"
+    return "dropping the old" if droppable(job.run, keep) else "training"
+
+
+def droppable(run: Path, keep: int) -> bool:
+    """Whether something is there that a job would drop; seen in a copy."""
+    with tempfile.TemporaryDirectory(dir=run.parent) as copy:
+        again = shutil.copytree(run, Path(copy) / "run", copy_function=os.link)
+        before = set(again.rglob("*"))
+        drop_old(again, keep)
+        return set(again.rglob("*")) != before
 
 
 def aim(job: Job, at: str, choose: random.Random, start: float) -> str:
     """Wait for the moment to kill; what went wrong before, in words."""
     if at == "start":
         job.until(lambda: time.time() > job.began + start * choose.random(), START_SECONDS, PAUSE)
+        return ""
+    if at == "restore":
+        job.until_event("start", START_SECONDS)
+        job.note_processes()
+        job.until_event("note", START_SECONDS)  # the data are read, and servers are asked to make their tables
+        moment = time.time() + RESTORE_SECONDS * choose.random()
+        job.until(lambda: time.time() > moment, START_SECONDS, 0.0)
         return ""
     if not job.until_event("training", START_SECONDS):
         return f"it did not begin to train: {job.said()[-2000:]}"

@@ -1,7 +1,9 @@
 """Jobs that are interrupted and go on, also with other ranks, and checkpoints that are damaged."""
 
+import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from mpips.checkpoint import Generation, generations
+from mpips.checkpoint.folder import number
 from tests.jobs.conftest import FOREVER, TRAIN_ROWS, Start
 from tests.jobs.started import SOON, Started
 
@@ -56,6 +59,28 @@ def test_signal_to_a_plain_mpirun_ends_the_job_with_a_checkpoint(plain: Start) -
     assert job.end(20) != 0, job.said
     assert job.result()["exit"] == "interrupted"
     assert newest(job.run)["examples"] >= 2 * TRAIN_ROWS
+
+
+def test_a_job_of_which_everything_is_killed_goes_on_from_its_newest_generation(run: Start, seed: int) -> None:
+    """As by a power cut: `mpips run`, its keeper, mpirun and all ranks, at any moment."""
+    choose = random.Random(seed)
+    before = 0
+    for servers in (2, 1):
+        job: Started = run(FOREVER, "checkpoint.every=0.05", f"roles.servers={servers}", "--resume-or-start")
+        job.until(lambda job=job: len(job.events("checkpoint")) > 1, "generations")
+        moment = time.monotonic() + choose.uniform(0.0, 0.3)
+        job.until(lambda moment=moment: time.monotonic() > moment, "a random moment")
+        job.kill()
+        assert [event["generation"] for event in job.events("restored")] == [before] * (before > 0)
+        said = max(event["generation"] for event in job.events("checkpoint"))
+        newest(job.run)
+        before = number(generations(job.run)[0])
+        assert before >= said
+        (job.run / "metrics.jsonl").unlink()  # else what it says would be taken for what the next one says
+    last: Started = run(f"algorithm.passes={newest(job.run)['epochs'] + 3}", "--resume")
+    assert last.end() == 0, last.said
+    assert [event["generation"] for event in last.events("restored")] == [before]
+    assert last.result()["metrics"]["auc"] > 0.85
 
 
 @pytest.fixture(scope="module")
