@@ -4,10 +4,10 @@
 every feature of every row that is trained on to a table of counts, and now and then 1 to a large table of marks, of
 which most shards stay as they are from one generation to the next. Everything of it is killed (SIGKILL): at a random
 moment, while it starts or restores its tables, when a server's file, the master, or the dropping of old generations has
-just begun, or at its end. Then the run folder is looked at: every generation that is there must be whole, and the newest at least as new as
-the last that the log calls complete. The job is started again, with other numbers of servers and workers; it must go on
-from just that generation. In the end, no count may be missing; of workloads that were under way when a generation was
-written some may have counted twice.
+just begun, or at its end. Then the run folder is looked at: every generation that is there must be whole, and the
+newest at least as new as the last that the log calls complete. The job is started again, with other numbers of servers
+and workers; it must go on from just that generation. In the end, no count may be missing; of workloads that were under
+way when a generation was written some may have counted twice.
 
 python benchmarks/whole_job_kills.py [--kills 100] [--every 0.1] [--keep 2] [--seed 1]
 """

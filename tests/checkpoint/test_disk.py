@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from mpips.checkpoint import CheckpointError, Generation, generations
+from mpips.checkpoint import CheckpointError, Generation, drop_old, generations
 from mpips.checkpoint.layout import server_folder
 from mpips.checkpoint.master import write_master
 from mpips.checkpoint.write import ServerFile
@@ -116,6 +116,38 @@ def test_a_failed_rename_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"server-1\.h5: cannot write the checkpoint: Input/output error"):
         file.close()
     assert list(server_folder(tmp_path, 1).iterdir()) == []
+
+
+def test_a_name_is_given_to_what_is_on_the_disk_and_nothing_goes_before_what_replaces_it_is_there(
+    tmp_path, monkeypatch
+):
+    """In the order in which a power cut leaves a generation that is whole."""
+    write_generation(tmp_path, 1, small_tables())
+    done = []
+    sync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def note(what, path):
+        done.append((what, str(path).removeprefix(f"{tmp_path}/")))
+
+    def noted_sync(descriptor):
+        note("sync", os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", lambda old, new: (replace(old, new), note("name", new)))
+    monkeypatch.setattr(os, "unlink", lambda path, **more: (unlink(path, **more), note("drop", path)))
+    write_generation(tmp_path, 2, small_tables())
+    drop_old(tmp_path, 1)
+    folder = "generation-000002"
+    files = [f"{folder}/server-{rank}.h5" for rank in (1, 2)]
+    assert done[:9] == [
+        *(step for file in files for step in (("sync", f"{file}.tmp"), ("name", file), ("sync", folder))),
+        ("sync", f"{folder}.h5.tmp"),
+        ("name", f"{folder}.h5"),
+        ("sync", str(tmp_path)),
+    ]
+    assert done[9] == ("drop", "generation-000001.h5")
+    assert {what for what, _ in done[9:]} == {"drop"}
 
 
 def test_a_process_that_met_a_full_disk_ends_cleanly(tiny_disk):
