@@ -63,6 +63,7 @@ class Lives:
 
     Attributes
     ----------
+    consistency : of its generations.
     trained : of every life the batches that it has trained on, by their keys in the table "times".
     problems : what does not hold, in words.
     """
@@ -70,6 +71,7 @@ class Lives:
     def __init__(self, data, run, rng, monkeypatch):
         self.spec, self.base = data
         self.run, self.rng, self.patch = run, rng, monkeypatch
+        self.consistency = rng.choice(("cut", "fuzzy"))
         self.trained = []
         self.problems = []
         self.restored = None
@@ -158,6 +160,7 @@ class Lives:
             saves=True,
             save_every=rng.choice((0.005, 0.01, 0.03)),
             keep=rng.choice((1, 2, 3)),
+            consistency=self.consistency,
             replicas=rng.choice((0, 1, 2)),
             memory=SMALL,
             threads=1,
@@ -241,4 +244,5 @@ def test_whatever_the_moment_a_job_goes_on_from_its_newest_generation(data, tmp_
     tried = np.array([sum(key in trained for trained in lives.trained) for key in range(times.size)])
     assert (times[keys] >= 1).all()
     assert (times <= tried).all()
+    assert lives.consistency == "fuzzy" or (times[keys] == 1).all()
     assert lives.cuts > 0
