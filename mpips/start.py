@@ -42,18 +42,20 @@ def run_plan(plan: Plan, resume: bool = False) -> "Outcome":
 def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
     """As `run_plan`; and whether all ranks have left together, so that MPI can be finalized."""
     _die_with_parent()
-    from mpi4py import MPI
+    from mpips.rank import Rank  # what takes long is done before MPI starts
 
-    from mpips.fabric import bridge
+    from mpi4py import MPI  # isort: skip
+
+    from mpips.fabric import bridge, ulfm
     from mpips.fabric.mpi import MpiFabric, library, world
-    from mpips.rank import Rank
 
     if bridge.is_child():
         _come(plan)
     try:
         here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
-        view = assign(nodes, plan.roles, plan.others, plan.replicas)
+        # where the first death ends the job nobody could use a copy
+        view = assign(nodes, plan.roles, plan.others, plan.replicas if ulfm.ENABLED else 0)
         check_scales(plan.scales, view)
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
         role = view.role(here.rank).replace(" ", "_")
@@ -68,7 +70,7 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
     except Error as error:  # the same on every rank
         if here.rank == 0:
             _complain("failed", str(error))
-        _leave(True, 1)
+        leave(True, 1)
     rank = Rank(fabric, view, plan, resume, library())
     outcome = _lead(rank)
     together = fabric.close()
@@ -80,13 +82,15 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
         told = plan.run is not None and "MPIPS_RUN" in os.environ  # `mpips run` reads the result and says it
         if speaks and not told:
             _complain(outcome.exit, outcome.reason)
-        _leave(together, 1 if speaks else 0)
+        leave(together, 1 if speaks else 0)
     return outcome, together
 
 
-def _leave(together: bool, code: int) -> NoReturn:
-    """End this process, not by the interpreter: a data server's thread may still be reading, and taking numba down
-    takes a quarter of a second.
+def leave(together: bool, code: int) -> NoReturn:
+    """End this process, when all others end, too, if they leave `together`.
+
+    Not by the interpreter: a data server's thread may still be reading, and taking numba down takes a quarter of a
+    second.
     """
     from mpi4py import MPI
 
@@ -94,6 +98,8 @@ def _leave(together: bool, code: int) -> NoReturn:
     sys.stderr.flush()
     if together:
         MPI.Finalize()
+        if MPI.get_vendor()[0] != "Open MPI":  # MPICH takes leave of its launcher in C's exit: without, it has crashed
+            ctypes.PyDLL(None).exit(code)
     os._exit(code)
 
 
@@ -263,9 +269,9 @@ def main(arguments: Sequence[str]) -> None:
 
         if MPI.COMM_WORLD.rank == 0:
             print(f"mpips: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        _leave(True, 2)
+        leave(True, 2)
     _, together = _live(plan, options.resume)
-    _leave(together, 0)
+    leave(together, 0)
 
 
 def plan_of(path: Path, overrides: Sequence[str]) -> Plan:

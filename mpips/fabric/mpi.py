@@ -30,6 +30,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 TAG, READ, ANSWER = 7, 9, 10
 PAGE = 4096
 SHARED_MEMORY = "/dev/shm"
+OF_MPICH = "mpich_shm_"  # so begins the name of a segment that all have mapped when MPI has started
 SPIN_SECONDS = 20e-6
 YIELD_SECONDS = 100e-6
 READS_TESTED = 16  # of those under way, each time: they complete about in order
@@ -61,6 +62,7 @@ def world() -> World:
     numbers = {int(first): node for node, first in enumerate(np.unique(leaders))}
     free = np.array([shutil.disk_usage(SHARED_MEMORY).free], np.int64)
     comm.Allreduce(MPI.IN_PLACE, free, MPI.MIN)
+    _unlink_mapped_segments(OF_MPICH)
     return World(comm.rank, [numbers[int(first)] for first in leaders], int(free[0]))
 
 
@@ -406,14 +408,15 @@ def _broken(request: MPI.Request) -> bool:
         return True
 
 
-def _unlink_mapped_segments() -> None:
-    """Take the names of our shared-memory segments out of /dev/shm: everyone on the node has mapped them by now.
+def _unlink_mapped_segments(name: str = "") -> None:
+    """Take the names of our shared-memory segments, those that begin so, out of /dev/shm: everyone on the node has
+    mapped them by now.
 
     The memory lives until the last process lets go of it, and so goes away by itself however the job ends.
     """
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith(SHARED_MEMORY + "/") and not fields[5].endswith("(deleted)"):
+        if len(fields) == 6 and fields[5].startswith(f"{SHARED_MEMORY}/{name}") and not fields[5].endswith("(deleted)"):
             path = Path(fields[5])
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a run's own folder, once it is empty
