@@ -20,6 +20,7 @@ MARK = "MPIPS_RUN"
 PREFIX = "mpips-"
 LOCK = "lock"
 SHARED_MEMORY = Path("/dev/shm")
+OF_MPICH = "mpich_shm_*"
 GIVEN_UP = 10.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -31,26 +32,28 @@ class Scratch:
     Parameters
     ----------
     name : of the run; by default a new one, whose folders are made.
+    shared_memory : whether the run's MPI can be told to use the folder for shared memory.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, shared_memory: bool = True) -> None:
         self.name = name or f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         self.temporary = Path(tempfile.gettempdir(), self.name)
         self.shared_memory = SHARED_MEMORY / self.name
         self._mapped: set[str] = set()
         self._lock: int | None = None
         if name is None:
-            self._make()
+            self._make(shared_memory)
 
-    def _make(self) -> None:
+    def _make(self, shared_memory: bool) -> None:
         # under a name that nobody looks for until the lock is held
         hidden = self.temporary.with_name(f".{self.name}")
         hidden.mkdir(mode=0o700)
         self._lock = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         hidden.rename(self.temporary)
-        with contextlib.suppress(OSError):  # mpirun says it better when shared memory can't be had
-            self.shared_memory.mkdir(mode=0o700)
+        if shared_memory:
+            with contextlib.suppress(OSError):  # mpirun says it better when shared memory can't be had
+                self.shared_memory.mkdir(mode=0o700)
 
     def note_shared_memory(self) -> None:
         """Learn which files in /dev/shm the run's processes use: not every MPI can be told where to put them."""
@@ -79,9 +82,9 @@ class Scratch:
     def clear(self) -> None:
         """End the processes of the run and remove its folders."""
         self.end()
-        if self._mapped:
+        if files := self._mapped | self._of_mpich():
             used = set().union(*(shared_memory_of(pid) for pid in _pids()))
-            for path in self._mapped - used:
+            for path in files - used:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
         shutil.rmtree(self.shared_memory, ignore_errors=True)
@@ -89,6 +92,19 @@ class Scratch:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _of_mpich(self) -> set[str]:
+        """Files of MPICH that this user's processes have made since the run began: ranks that die while they start
+        leave one, and it does not say whose it is.
+        """
+        found = set()
+        with contextlib.suppress(OSError):
+            began = (self.temporary / LOCK).stat().st_mtime
+            for path in SHARED_MEMORY.glob(OF_MPICH):
+                made = path.stat()
+                if made.st_uid == os.geteuid() and made.st_mtime >= began:
+                    found.add(str(path))
+        return found
 
 
 def processes(name: str) -> list[int]:

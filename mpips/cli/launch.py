@@ -41,6 +41,11 @@ class Launcher(NamedTuple):
     version: str
     ulfm: bool
 
+    @property
+    def places_shared_memory(self) -> bool:
+        """Whether it can be told where the ranks' shared memory is to lie."""
+        return self.library == OPEN_MPI
+
 
 def find() -> Launcher:
     """Find the mpirun of the MPI library that mpi4py uses: the environment's own first, then the one on the path.

@@ -1,4 +1,4 @@
-"""Open MPI's messages that mean nothing for mpips, taken out of the ranks' error output."""
+"""The launchers' messages that mean nothing to a user of mpips, taken out of what the ranks write."""
 
 import re
 
@@ -45,3 +45,51 @@ class NoiseFilter:
         """Give what is still held back when the stream ends."""
         held, self._held = self._held, None
         return [] if held is None else [held]
+
+
+_FRAME = re.compile(r"={60,}$")
+_BANNER = re.compile(r"=\s+BAD TERMINATION\b")
+_ADVICE = re.compile(
+    r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your application\."
+    r"|Please see the FAQ page for debugging suggestions"
+)
+
+
+class BannerFilter:
+    """Drops the banner of MPICH's and Intel MPI's launcher about a process that has died.
+
+    The process it names is any of those that were alive then: the launcher kills them all.
+
+    Attributes
+    ----------
+    died : whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.died = False
+        self._held: list[str] = []
+        self._dropping = False
+
+    def pass_on(self, line: str) -> list[str]:
+        """Give the lines to show now that `line` has come; a frame, and an empty line, wait until the next is known."""
+        if self._dropping:
+            self._dropping = not _FRAME.match(line)
+            return []
+        if self._held and _BANNER.match(line):
+            self.died = self._dropping = True
+            self._held = []
+            return []
+        if _FRAME.match(line) and self._held == [""]:
+            self._held.append(line)
+            return []
+        shown = self.rest()
+        if not line or _FRAME.match(line):
+            self._held = [line]
+        elif not (self.died and _ADVICE.match(line)):
+            shown.append(line)
+        return shown
+
+    def rest(self) -> list[str]:
+        """Give what is still held back when the stream ends."""
+        held, self._held = self._held, []
+        return held

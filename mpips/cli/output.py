@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from mpips.cli.noise import NoiseFilter
+from mpips.cli.noise import BannerFilter, NoiseFilter
 
 CHUNK = 1 << 16
 
@@ -24,6 +24,7 @@ class Output:
     def __init__(self, process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
         self._say = say
         self._noise = NoiseFilter()
+        self._banner = BannerFilter()
         self._streams = selectors.DefaultSelector()
         self._parts: dict[int, bytes] = {}
         self._errors = self._register(process.stderr)
@@ -39,10 +40,16 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in [*self._parts.values(), *(line.encode() for line in self._noise.rest())]:
+        rest = [*self._noise.rest(), *self._banner.rest()]
+        for part in [*self._parts.values(), *(line.encode() for line in rest)]:
             if part.strip(b"\0"):
                 self._say(_text(part))
         self._streams.close()
+
+    @property
+    def a_rank_died(self) -> bool:
+        """Whether the launcher has said that it ends the job because a process has died."""
+        return self._banner.died
 
     def pass_on(self, timeout: float) -> None:
         """Show the lines that are there, or come within `timeout` seconds."""
@@ -62,7 +69,7 @@ class Output:
             if line and not line.strip(b"\0"):  # so Open MPI ends its messages
                 continue
             text = _text(line)
-            for shown in self._noise.pass_on(text) if key.fd == self._errors else [text]:
+            for shown in (self._noise if key.fd == self._errors else self._banner).pass_on(text):
                 self._say(shown)
 
 

@@ -78,7 +78,7 @@ def run_job(
     def once(resume: bool) -> tuple[dict[str, Any], list[int]]:
         """Run it once: what came of it, and the signals that came."""
         sweep()
-        scratch = Scratch()
+        scratch = Scratch(shared_memory=launcher.places_shared_memory)
         keeper = Keeper(scratch)
         whole = program + ["--resume"] * resume
         line = command(
@@ -86,13 +86,12 @@ def run_job(
         )
         try:
             with Progress(console) as progress:
-                progress.stage(f"starting {ranks} ranks")
                 run = _Run(folder, scratch, progress)
-                code = run.follow(line, environment(ranks, hosts, scratch))
+                code = run.follow(line, environment(ranks, hosts, scratch), f"starting {ranks} ranks")
         finally:
             scratch.clear()
             keeper.dismiss()
-        return _result(folder.path, code, bool(run.signals)), run.signals
+        return _result(folder.path, code, run.a_rank_died, bool(run.signals)), run.signals
 
     try:
         result, signals = _again_and_again(once, folder, restarts, resume)
@@ -143,13 +142,18 @@ class _Run:
         self.signals: list[int] = []
         self.heeded = 0
         self.over = False
+        self.a_rank_died = False
         self.deadline = float("inf")
 
-    def follow(self, line: list[str], environment: dict[str, str]) -> int:
-        """Start the job and stay with it until nothing of it is left; mpirun's exit code, which proves nothing."""
+    def follow(self, line: list[str], environment: dict[str, str], stage: str) -> int:
+        """Start the job and stay with it until nothing of it is left; mpirun's exit code, which proves nothing.
+
+        The `stage` is said when signals are heeded.
+        """
         metrics = Metrics(self.folder.file("metrics.jsonl"))
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            self.progress.stage(stage)
             process = subprocess.Popen(
                 line,
                 stdin=subprocess.DEVNULL,
@@ -173,6 +177,7 @@ class _Run:
                     process.wait()
                 output.pass_on(0.0)
                 self.progress.show_all(metrics.new())
+                self.a_rank_died = output.a_rank_died
             return process.returncode
         finally:
             for number, handler in before.items():
@@ -219,12 +224,14 @@ def _ended(code: int) -> str:
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _result(folder: Path, code: int, signalled: bool) -> dict[str, Any]:
+def _result(folder: Path, code: int, a_rank_died: bool, signalled: bool) -> dict[str, Any]:
     """What came of the job: `result.json`, or what can be said when there is none."""
     try:
         return msgspec.json.decode((folder / "result.json").read_bytes(), type=dict[str, Any])
     except (FileNotFoundError, msgspec.DecodeError):
         exit_, reason = "failed", f"the job left no result (mpirun: {_ended(code)})"
+        if a_rank_died:
+            reason = f"a rank died, and without ULFM that ends the job (mpirun: {_ended(code)})"
         if signalled:
             exit_, reason = "interrupted", "the job was ended before it had a result"
         if any(folder.glob("generation-*.h5")):

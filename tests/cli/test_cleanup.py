@@ -1,5 +1,6 @@
 """What a run leaves is found by its mark and its lock, and nothing else is touched."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_folders_are_removed_with_what_is_in_them(scratch: Scratch) -> None:
 
 
 def test_files_of_the_runs_processes_in_shared_memory_are_removed(scratch: Scratch) -> None:
-    ours, other = cleanup.SHARED_MEMORY / "mpich_shm_1", cleanup.SHARED_MEMORY / "mpich_shm_2"
+    ours, other = cleanup.SHARED_MEMORY / "Intel_MPI_1", cleanup.SHARED_MEMORY / "Intel_MPI_2"
     for path in (ours, other):
         path.write_bytes(bytes(4096))
     program = f"import mmap, time; f = open({str(ours)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0); time.sleep(60)"
@@ -82,6 +83,27 @@ def test_files_of_the_runs_processes_in_shared_memory_are_removed(scratch: Scrat
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_ranks_of_mpich_left_that_died_while_they_started_is_removed(scratch: Scratch) -> None:
+    left, older, used = (cleanup.SHARED_MEMORY / f"mpich_shm_{name}_0" for name in ("1a", "2b", "3c"))
+    for path in (left, older, used):
+        path.write_bytes(bytes(4096))
+    began = (scratch.temporary / cleanup.LOCK).stat().st_mtime
+    os.utime(older, (began - 60, began - 60))
+    with used.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+        scratch.clear()
+    assert not left.exists()
+    assert older.exists()
+    assert used.exists()
+
+
+def test_no_folder_for_shared_memory_is_made_when_mpi_does_not_use_it(scratch: Scratch) -> None:
+    made = Scratch(shared_memory=False)
+    assert made.temporary.exists()
+    assert not made.shared_memory.exists()
+    made.clear()
+    assert not made.temporary.exists()
 
 
 def test_run_that_lives_is_not_swept(scratch: Scratch) -> None:

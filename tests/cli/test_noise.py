@@ -1,6 +1,6 @@
-"""Open MPI's harmless messages are taken out, and nothing else."""
+"""The launchers' harmless messages are taken out, and nothing else."""
 
-from mpips.cli.noise import NoiseFilter
+from mpips.cli.noise import BannerFilter, NoiseFilter
 
 RULE = "-" * 74
 UNTESTED = [
@@ -49,3 +49,32 @@ def test_single_harmless_lines_are_dropped() -> None:
 def test_empty_lines_are_dropped_after_noise_alone() -> None:
     noise = ["NBC_Progress: an error 75 was found during schedule 0x1 at row-offset 0 - aborting the schedule", ""]
     assert through("a", "", *noise, *noise, "b", "", "c") == ["a", "", "b", "", "c"]
+
+
+BANNER = [
+    "",
+    "=" * 83,
+    "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES",
+    "=   PID 6531 RUNNING AT vm",
+    "=   EXIT CODE: 9",
+    "=   CLEANING UP REMAINING PROCESSES",
+    "=   YOU CAN IGNORE THE BELOW CLEANUP MESSAGES",
+    "=" * 83,
+    "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)",
+    "This typically refers to a problem with your application.",
+    "Please see the FAQ page for debugging suggestions",
+]
+
+
+def through_banner_filter(*lines: str) -> tuple[list[str], bool]:
+    banner = BannerFilter()
+    return [shown for line in lines for shown in banner.pass_on(line)] + banner.rest(), banner.died
+
+
+def test_banner_about_a_dead_rank_is_dropped_and_remembered() -> None:
+    assert through_banner_filter("before", *BANNER, "after") == (["before", "after"], True)
+
+
+def test_frames_and_empty_lines_of_a_program_are_kept() -> None:
+    lines = ["a", "", "=" * 83, "= a title", "=" * 83, "", "", "=" * 70, "=" * 70, "b", BANNER[-1], ""]
+    assert through_banner_filter(*lines) == (lines, False)
