@@ -33,6 +33,11 @@ from mpips.tasks.calls import Calls
 from mpips.views.view import View
 from mpips.worker.worker import TO_WORKERS, Worker
 
+NO_REPLACEMENT = (
+    "this MPI was started without ULFM: no copies are kept and no spare replaces a rank; "
+    "one that dies ends the job, which --resume goes on with"
+)
+
 
 class Outcome(NamedTuple):
     """How a job ended: "finished", "failed" or "interrupted", or "lost" on a rank that had to leave before; on the
@@ -154,6 +159,8 @@ class Rank:
         try:
             record = Record(plan.run)
             replica = begin(self.view, plan, record, self._resume, fabric.now())
+            if not fabric.survives and (self.view.spares or min(plan.replicas, len(self.view.servers) - 1) > 0):
+                record.event({"event": "note", "text": NO_REPLACEMENT})
         except Error as error:
             refuse(fabric, self.view, plan, str(error))
             raise Stopped(str(error)) from error
