@@ -1,5 +1,8 @@
-"""What all tests share: random numbers whose seed a failure shows, and hypothesis without its own stopwatch."""
+"""What all tests share: random numbers whose seed a failure shows, hypothesis without its own stopwatch, and what this
+environment's MPI can't do.
+"""
 
+import functools
 import os
 import secrets
 from pathlib import Path
@@ -7,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from mpips.cli.launch import find
 
 HERE = Path(__file__).parent
 MOST = 4  # processes that tests are spread over: those that start others all run in one of them
@@ -36,6 +41,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         module = item.path.relative_to(HERE)
         starts = module.parts[0] in ("cli", "hosts", "jobs", "slurm") or module.name == "test_under_mpirun.py"
         item.add_marker(pytest.mark.xdist_group("processes" if starts else str(module)))
+
+
+@functools.cache
+def without_replacement() -> str:
+    """Why no rank is replaced under the MPI of this environment; empty when ranks are."""
+    launcher = find()
+    named = f"{launcher.library} {launcher.version}"
+    return "" if launcher.ulfm else f"{named} has no ULFM: no rank is replaced, and one that dies ends the job"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs ranks that outlive others where the MPI has none."""
+    if item.get_closest_marker("replacement") is not None and (reason := without_replacement()):
+        pytest.skip(reason)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mpips.cli.launch import find
 from tests.mpirun import mpirun
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150)]
@@ -41,7 +42,7 @@ def test_a_killed_rank_ends_the_job_within_seconds_and_nothing_is_left(rank, rol
     ended = mpirun([sys.executable, "tests/mpi/lose_a_rank.py", str(rank), "1", place, str(killed)], 4, deadline=60)
     assert ended.code != 0
     assert ended.time - float(killed.read_text()) < 10
-    if rank > 0:
+    if rank > 0 and find().ulfm:  # else the launcher ends the others before they can say it
         assert f"rank {rank} ({role} on " in ended.output
     assert "Traceback" not in ended.output, ended.output
     assert (ended.processes, ended.files) == ([], [])
@@ -50,6 +51,7 @@ def test_a_killed_rank_ends_the_job_within_seconds_and_nothing_is_left(rank, rol
 def test_a_rank_that_dies_before_all_have_met_ends_the_job_and_nothing_is_left():
     ended = mpirun([sys.executable, "tests/mpi/lose_a_rank_early.py"], 4, deadline=60)
     assert ended.code != 0
-    assert "mpips: failed: MPI did not start" in ended.output
+    if find().ulfm:
+        assert "mpips: failed: MPI did not start" in ended.output
     assert "Traceback" not in ended.output, ended.output
     assert (ended.processes, ended.files) == ([], [])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mpips.cli.cleanup import MARK, SHARED_MEMORY, shared_memory_of
-from mpips.cli.launch import AS_ROOT, COMPONENTS, Launcher
+from mpips.cli.launch import AS_ROOT, COMPONENTS, OPEN_MPI, Launcher
 from mpips.cli.launch import SHARED_MEMORY as BACKING
 
 TOKEN = "MPIPS_TEST_JOB"
@@ -23,7 +23,7 @@ DEADLINE = 60.0
 SOON = 40.0  # … of what ends as soon as ranks have started, on a busy machine; a rank that hangs gives up after 60
 QUICK = [word for name, value in COMPONENTS.items() for word in ("--mca", name, value)]  # saves a second a job
 ULFM = [*QUICK, "--with-ft", "ulfm"]
-RANK = b"OMPI_COMM_WORLD_RANK="
+RANK = b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK="  # of Open MPI, and of MPICH and what descends from it
 RUN = f"{MARK}=".encode()
 FOLDERS = [f"OMPI_MCA_{name}" for name in BACKING]  # where Open MPI puts its files, unless `mpips run` says so
 OTHERS = "sm_segment.", "mpips-"  # so begin the names of other jobs' files
@@ -69,8 +69,9 @@ def mpips_run(*arguments: str | Path) -> list[str]:
 
 
 def mpirun(launcher: Launcher, ranks: int, *program: str | Path, options: Sequence[str] = ()) -> list[str]:
-    """A plain mpirun of a Python program, as a site would write it."""
-    return [str(launcher.path), "-n", str(ranks), "--oversubscribe", *options, sys.executable, *map(str, program)]
+    """A plain mpirun of a Python program, as a site would write it; the options are Open MPI's."""
+    own = ["--oversubscribe", *options] if launcher.library == OPEN_MPI else []
+    return [str(launcher.path), "-n", str(ranks), *own, sys.executable, *map(str, program)]
 
 
 class Started:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import Start
 from tests.jobs.started import Started, mpips_run
 
@@ -22,13 +21,7 @@ SETTINGS = (
     "roles.workers=1",
 )
 RANKS = 5
-pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(autouse=True)
-def needs_ulfm(launcher: Launcher) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: no rank can come to a running job")
+pytestmark = [pytest.mark.timeout(180), pytest.mark.replacement]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from mpips.checkpoint import Generation, generations
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import FOREVER, TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
@@ -19,13 +18,7 @@ def kill(*pids: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def needs_ulfm(launcher: Launcher) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: a dead rank takes the job down before mpips can say a word")
-
-
-@pytest.mark.usefixtures("needs_ulfm")
+@pytest.mark.replacement
 def test_a_server_without_copies_is_missed_and_a_resumed_job_goes_on_from_the_last_checkpoint(run: Start) -> None:
     changes = ("roles.servers=2", "roles.spares=1", "recovery.replicas=0", "checkpoint.every=0.3")
     job: Started = run(FOREVER, *changes)
@@ -48,7 +41,7 @@ def test_a_server_without_copies_is_missed_and_a_resumed_job_goes_on_from_the_la
     assert done["examples"] + again.result()["examples"] == passes * TRAIN_ROWS
 
 
-@pytest.mark.usefixtures("needs_ulfm")
+@pytest.mark.replacement
 def test_a_program_in_lock_step_ends_when_no_spare_is_left_to_run_it_again(run: Start) -> None:
     solver = ("algorithm.solver=block", "tables.w.kind=dense", "tables.w.rows=20001", "tables.w.aggregate=true")
     job: Started = run(FOREVER, "roles.workers=2", *solver, "tables.w.rule={name='proximal', l1=1.0}")
@@ -59,7 +52,7 @@ def test_a_program_in_lock_step_ends_when_no_spare_is_left_to_run_it_again(run: 
     assert "no spare is left to run its program again" in job.complaint
 
 
-@pytest.mark.usefixtures("needs_ulfm")
+@pytest.mark.replacement
 def test_death_of_a_spare_does_no_harm_and_that_of_a_worker_under_a_plain_mpirun_is_said(plain: Start) -> None:
     job: Started = plain(FOREVER, "roles.spares=1", ranks=5, ulfm=True)
     job.until_training(1)
@@ -91,14 +84,16 @@ def test_mpips_run_says_that_mpirun_was_killed(run: Start) -> None:
     assert "mpirun: ended by SIGKILL" in job.complaint
 
 
-def test_a_job_whose_mpirun_is_killed_goes_on_by_itself_from_its_newest_generation(run: Start) -> None:
+@pytest.mark.parametrize("who", ["mpirun", "server"])
+def test_a_job_that_dies_goes_on_by_itself_from_its_newest_generation(run: Start, who: str) -> None:
+    """Nobody has a copy of what the server had."""
     job: Started = run("algorithm.passes=200", "checkpoint.every=0.3", "--restarts=2")
     job.until(lambda: len(job.events("checkpoint")) > 1, "checkpoints")
     job.until_training(len(job.events("epoch")) + 1)
     before = len(generations(job.run))
     assert before > 0
     killed = time.monotonic()
-    kill(job.mpirun_pid())
+    kill(job.mpirun_pid() if who == "mpirun" else job.pid_of("server"))
     job.until(lambda: (job.run / "metrics.1.jsonl").exists(), "notice of it", SOON)
     job.until(lambda: job.events("restored"), "training again", SOON)
     assert time.monotonic() - killed < SOON

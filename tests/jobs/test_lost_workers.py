@@ -7,18 +7,12 @@ import signal
 
 import pytest
 
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
 PASSES = 60
 LONG = f"algorithm.passes={PASSES}"
-
-
-@pytest.fixture(autouse=True)
-def needs_ulfm(launcher: Launcher) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
+pytestmark = pytest.mark.replacement
 
 
 @pytest.mark.parametrize(("policy", "roles"), [("replace", ["worker", "server"]), ("redistribute", ["worker"])])

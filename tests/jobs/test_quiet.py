@@ -6,7 +6,6 @@ import signal
 
 import pytest
 
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import FOREVER, Start
 from tests.jobs.started import Started
 
@@ -14,10 +13,9 @@ OURS = re.compile(r"(starting|started|data server|epoch|checkpoint|SIGINT|stoppi
 SUMMARY = re.compile(r"(exit|recoveries|auc|logloss|nonzeros|seconds|examples/s|roles|run folder|\w+ sent) ")
 
 
+@pytest.mark.replacement
 @pytest.mark.parametrize("nodes", ["one node", "nodes of their own"])
-def test_dead_spares_are_told_without_a_word_of_mpi(run: Start, launcher: Launcher, nodes: str) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: a dead rank ends the job")
+def test_dead_spares_are_told_without_a_word_of_mpi(run: Start, nodes: str) -> None:
     apart = f"fabric.separate_nodes={str(nodes != 'one node').lower()}"
     job: Started = run(FOREVER, "roles.spares=2", apart)
     job.until_training(1)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from mpips.checkpoint import Generation, generations
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import FOREVER, Start, options
 from tests.jobs.started import Started, mpips_run
 
@@ -33,13 +32,7 @@ SETTINGS = (
     "algorithm.evaluate_every=0",
     "roles.data_servers=2",
 )
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(autouse=True)
-def needs_ulfm(launcher: Launcher) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
+pytestmark = [pytest.mark.timeout(300), pytest.mark.replacement]
 
 
 @pytest.fixture

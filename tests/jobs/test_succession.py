@@ -6,18 +6,12 @@ import time
 
 import pytest
 
-from mpips.cli.launch import Launcher
 from tests.jobs.conftest import TRAIN_ROWS, Start
 from tests.jobs.started import Started
 
 PASSES = 60
 WORST = 1.0  # seconds from the kill to the next workload
-
-
-@pytest.fixture(autouse=True)
-def needs_ulfm(launcher: Launcher) -> None:
-    if not launcher.ulfm:
-        pytest.skip("this MPI has no ULFM: a dead rank takes the job down")
+pytestmark = pytest.mark.replacement
 
 
 def kill_scheduler(job: Started) -> float:
