@@ -71,7 +71,7 @@ def _mpi() -> Iterator[Finding]:
         return
     named = f"{launcher.library} {launcher.version}"
     meaning = "what mpips run starts jobs with"
-    fits = loaded is None or launcher.library in loaded
+    fits = loaded is None or launcher.library in loaded.replace("(R)", "")
     if not fits:
         meaning = "is of another MPI than the library: every rank would be alone: use the mpirun that belongs to it"
     yield Finding("mpirun", f"{launcher.path} ({named})", "good" if fits else "bad", meaning)

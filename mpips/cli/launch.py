@@ -14,7 +14,7 @@ import psutil
 from mpips.cli.cleanup import MARK, Scratch
 from mpips.errors import Error
 
-OPEN_MPI = "Open MPI"
+OPEN_MPI, INTEL_MPI, UNKNOWN = "Open MPI", "Intel MPI", "MPI"
 COMPONENTS = {"pml": "ob1", "btl": "self,sm,tcp", "osc": "^ucx"}
 SHARED_MEMORY = ("btl_sm_backing_directory", "osc_sm_backing_directory", "osc_rdma_backing_directory")
 HOST_LOSS = {
@@ -59,16 +59,24 @@ def find() -> Launcher:
     name = str(own) if own.exists() else shutil.which("mpirun") or shutil.which("mpiexec")
     if name is None:
         raise LauncherError("no mpirun found: install one with pip install 'mpips[mpi]', or load the site's MPI module")
-    said = _output(name, "--version")
+    launcher = _ask(Path(name))
+    beside = launcher.path.with_name("mpiexec.hydra")
+    if launcher.library in (INTEL_MPI, UNKNOWN) and beside.exists():
+        return _ask(beside)  # what Intel's mpirun, a script, starts: it finds it by PATH alone, and passes no signal on
+    return launcher
+
+
+def _ask(path: Path) -> Launcher:
+    said = _output(str(path), "--version")
     for library, pattern in (
         (OPEN_MPI, r"Open ?(?:MPI|RTE)\)? v?([\d.]+)"),
-        ("Intel MPI", r"Intel\(R\) MPI.*?Version ([\d.]+)"),
+        (INTEL_MPI, r"Intel\(R\) MPI.*?Version ([\d.]+)"),
         ("MPICH", r"HYDRA build details.*?Version:\s*([\d.]+)"),
     ):
         match = re.search(pattern, said, re.DOTALL)
         if match:
-            return Launcher(Path(name), library, match[1], library == OPEN_MPI and _has_ulfm(name, match[1]))
-    return Launcher(Path(name), "MPI", "unknown", False)
+            return Launcher(path, library, match[1], library == OPEN_MPI and _has_ulfm(str(path), match[1]))
+    return Launcher(path, UNKNOWN, "unknown", False)
 
 
 def _has_ulfm(mpirun: str, version: str) -> bool:
@@ -169,6 +177,8 @@ def environment(ranks: int, hosts: str | None, scratch: Scratch) -> dict[str, st
     threads = str(max(1, cores() // ranks)) if not several_hosts(hosts) else "1"
     for name in THREADS:
         names.setdefault(name, threads)
+    if "SLURM_JOB_ID" in names:
+        names.setdefault("I_MPI_HYDRA_BOOTSTRAP", "slurm")  # as Intel MPI's own script has it
     return names | {MARK: scratch.name, "TMPDIR": str(scratch.temporary)}
 
 

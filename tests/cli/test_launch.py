@@ -95,6 +95,7 @@ def test_root_is_permitted_only_to_root(monkeypatch: pytest.MonkeyPatch, user: i
     assert [name in names for name in launch.AS_ROOT] == [user == 0] * 4
 
 
+@pytest.mark.every_mpi
 def test_launcher_of_this_environment_is_found() -> None:
     launcher = find()
     assert launcher.path.exists()
@@ -114,6 +115,20 @@ def test_libraries_are_told_apart(monkeypatch: pytest.MonkeyPatch, said: str, li
     monkeypatch.setattr(launch, "_output", lambda *_: said)
     launcher = find()
     assert (launcher.library, launcher.version, launcher.ulfm) == (library, version, False)
+
+
+def test_intel_mpi_is_started_without_its_script_which_passes_no_signal_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("mpirun", "mpiexec.hydra"):
+        (tmp_path / "bin" / name).touch()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setattr(launch, "_output", lambda *_: "Intel(R) MPI Library for Linux* OS, Version 2021.18.1 Build 1")
+    assert find().path == tmp_path / "bin" / "mpiexec.hydra"
+    assert "I_MPI_HYDRA_BOOTSTRAP" not in environment(2, None, SCRATCH)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert environment(2, None, SCRATCH)["I_MPI_HYDRA_BOOTSTRAP"] == "slurm"
 
 
 def test_machine_without_mpirun_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
