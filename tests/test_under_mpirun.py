@@ -10,7 +10,7 @@ import pytest
 from mpips.cli.launch import find
 from tests.mpirun import mpirun
 
-pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150), pytest.mark.every_mpi]
 
 
 def test_the_mpi_tests_pass_on_four_ranks():

@@ -17,6 +17,7 @@ Start = Callable[..., Started]
 pytestmark = pytest.mark.timeout(90)
 
 
+@pytest.mark.every_mpi
 def test_finished_job_shows_progress_and_a_table_and_exits_0(start: Start) -> None:
     job = start("finish")
     assert job.end() == 0, job.said()
@@ -36,6 +37,7 @@ def test_ranks_own_messages_are_shown_without_open_mpis_noise(start: Start) -> N
     assert "-----" not in job.said()
 
 
+@pytest.mark.every_mpi
 def test_failed_job_exits_1_and_says_why(start: Start) -> None:
     job = start("fail")
     assert job.end() == 1, job.said()
@@ -43,6 +45,7 @@ def test_failed_job_exits_1_and_says_why(start: Start) -> None:
     assert job.nothing_is_left()
 
 
+@pytest.mark.every_mpi
 def test_job_without_a_result_has_failed_whatever_mpirun_says(start: Start) -> None:
     job = start("vanish")
     assert job.end() == 1, job.said()
@@ -96,6 +99,7 @@ def test_job_that_has_its_result_but_does_not_leave_is_ended(start: Start) -> No
     assert job.nothing_is_left()
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_first_signal_stops_with_a_checkpoint(start: Start, number: signal.Signals, code: int) -> None:
     job = start("train")
@@ -130,6 +134,7 @@ def test_signal_before_the_ranks_are_up_ends_the_job(start: Start) -> None:
     assert job.nothing_is_left()
 
 
+@pytest.mark.every_mpi
 def test_nothing_is_left_when_mpirun_is_killed(start: Start) -> None:
     job = start("train")
     job.until_training()
@@ -139,6 +144,7 @@ def test_nothing_is_left_when_mpirun_is_killed(start: Start) -> None:
     assert job.nothing_is_left()
 
 
+@pytest.mark.every_mpi
 def test_nothing_is_left_when_all_ranks_are_killed(start: Start) -> None:
     job = start("train")
     job.until_training()
@@ -148,6 +154,7 @@ def test_nothing_is_left_when_all_ranks_are_killed(start: Start) -> None:
     assert job.nothing_is_left()
 
 
+@pytest.mark.every_mpi
 def test_nothing_is_left_when_mpips_run_itself_is_killed(start: Start) -> None:
     job = start("stubborn")
     job.until_training()

@@ -69,9 +69,11 @@ def test_death_of_a_spare_does_no_harm_and_that_of_a_worker_under_a_plain_mpirun
     assert job.events("checkpoint"), "what was learned is saved"
 
 
+@pytest.mark.every_mpi
 def test_death_of_a_rank_ends_a_plain_mpirun_without_ulfm(plain: Start) -> None:
     job: Started = plain(FOREVER)
     job.until_training(1)
+    assert "ULFM" not in job.notes()  # it has asked for nothing that takes it
     kill(job.pid_of("server"))
     assert job.end(SOON) != 0, job.said
 
@@ -84,6 +86,7 @@ def test_mpips_run_says_that_mpirun_was_killed(run: Start) -> None:
     assert "mpirun: ended by SIGKILL" in job.complaint
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize("who", ["mpirun", "server"])
 def test_a_job_that_dies_goes_on_by_itself_from_its_newest_generation(run: Start, who: str) -> None:
     """Nobody has a copy of what the server had."""
@@ -110,6 +113,7 @@ def test_killed_mpips_run_takes_its_job_with_it(run: Start) -> None:
     assert job.end(SOON) == -signal.SIGKILL
 
 
+@pytest.mark.every_mpi
 def test_killed_mpirun_takes_its_ranks_with_it(plain: Start) -> None:
     job: Started = plain(FOREVER)
     job.until_training(1)
@@ -117,6 +121,7 @@ def test_killed_mpirun_takes_its_ranks_with_it(plain: Start) -> None:
     assert job.end(SOON) == -signal.SIGKILL
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
 def test_everything_may_be_killed_at_once(run: Start, plain: Start, how: str) -> None:
     job: Started = (run if how == "mpips run" else plain)(FOREVER)
@@ -127,6 +132,7 @@ def test_everything_may_be_killed_at_once(run: Start, plain: Start, how: str) ->
     assert job.end(SOON) == -signal.SIGKILL
 
 
+@pytest.mark.every_mpi
 def test_job_that_is_killed_while_it_starts_leaves_nothing(run: Start) -> None:
     job: Started = run(FOREVER)
     job.until(lambda: len(job.processes()) >= 6, "processes of ranks")  # mpips run, its keeper, mpirun, ranks

@@ -33,6 +33,7 @@ if results is not None:
 MEMORY = "mpips.Memory(server=32 << 20, worker=8 << 20)"
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize(
     ("ranks", "given"), [(4, "run='run'"), (5, "separate_nodes=True, delay=0")], ids=["one node", "nodes of their own"]
 )

@@ -52,6 +52,7 @@ def test_interrupted_job_goes_on_where_it_was_with_other_ranks(
     assert second.result()["metrics"]["auc"] > 0.85
 
 
+@pytest.mark.every_mpi
 def test_signal_to_a_plain_mpirun_ends_the_job_with_a_checkpoint(plain: Start) -> None:
     job: Started = plain(FOREVER)
     job.until_training(2)

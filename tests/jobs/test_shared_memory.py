@@ -44,6 +44,7 @@ def test_arenas_larger_than_it_are_refused(
     assert (tmp_path / "left").read_text() == ""
 
 
+@pytest.mark.every_mpi
 @pytest.mark.parametrize("how", ["mpips run", "mpirun"])
 def test_default_arenas_fit_into_it_and_leave_nothing(
     start: Start, job_file: Path, tmp_path: Path, launcher: Launcher, how: str
