@@ -9,6 +9,12 @@ _HARMLESS = re.compile(
     r"|pmix_ptl_base: send_msg: write failed: (Bad file descriptor|Broken pipe)"
     r"|Set MCA parameter \"\w*help_aggregate\" to 0|^\[warn\] Epoll (ADD|MOD|DEL)\(\d+\) on fd \d+ failed"
 )
+_FRAME = re.compile(r"={60,}$")
+_BANNER = re.compile(r"=\s+BAD TERMINATION\b")
+_ADVICE = re.compile(
+    r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your application\."
+    r"|Please see the FAQ page for debugging suggestions"
+)
 
 
 class NoiseFilter:
@@ -45,14 +51,6 @@ class NoiseFilter:
         """Give what is still held back when the stream ends."""
         held, self._held = self._held, None
         return [] if held is None else [held]
-
-
-_FRAME = re.compile(r"={60,}$")
-_BANNER = re.compile(r"=\s+BAD TERMINATION\b")
-_ADVICE = re.compile(
-    r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your application\."
-    r"|Please see the FAQ page for debugging suggestions"
-)
 
 
 class BannerFilter:
