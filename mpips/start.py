@@ -44,10 +44,10 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
     _die_with_parent()
     from mpips.rank import Rank  # what takes long is done before MPI starts
 
+    from mpips.fabric.mpi import MpiFabric, library, world  # isort: skip - MPI starts here, for one thread
     from mpi4py import MPI  # isort: skip
 
     from mpips.fabric import bridge, ulfm
-    from mpips.fabric.mpi import MpiFabric, library, world
 
     if bridge.is_child():
         _come(plan)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import tempfile
@@ -76,12 +77,19 @@ def check_memory(job: Job, view: View) -> None:
         )
 
 
+def newest_in(run: Path) -> int:
+    """The number of the newest complete generation in a run folder; 0 if there is none."""
+    found = generations(run)
+    return number(found[0]) if found else 0
+
+
 class RunFolder:
     """The run folder, held by one `mpips run` at a time and freed of what an earlier run said about itself.
 
     Parameters
     ----------
     job : the job that will run.
+    goes_on : whether it goes on from a checkpoint that is there: then the log of before is kept.
 
     Raises
     ------
@@ -89,7 +97,7 @@ class RunFolder:
         when it can't be made or written, or another job runs in it.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, goes_on: bool = False) -> None:
         self.path = job.run_folder
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -97,9 +105,12 @@ class RunFolder:
             self._take()
             with tempfile.TemporaryFile(dir=self.path):
                 pass
-            self._forget()
-            for path in self.path.glob("metrics.*.jsonl"):
-                path.unlink()
+            if goes_on:
+                self.begin_again()
+            else:
+                self._forget()
+                for path in self.path.glob("metrics.*.jsonl"):
+                    path.unlink()
         except OSError as error:
             if isinstance(error, RunFolderError):
                 raise
@@ -120,16 +131,16 @@ class RunFolder:
         for name in ("result.json", "ranks.json", "metrics.jsonl"):
             self.file(name).unlink(missing_ok=True)
 
-    def begin_again(self, restart: int) -> None:
+    def begin_again(self) -> None:
         """The job is started again: what it has said so far is kept beside as ``metrics.1.jsonl`` and so on."""
+        number = next(i for i in itertools.count(1) if not self.file(f"metrics.{i}.jsonl").exists())
         with contextlib.suppress(FileNotFoundError):
-            self.file("metrics.jsonl").rename(self.file(f"metrics.{restart}.jsonl"))
+            self.file("metrics.jsonl").rename(self.file(f"metrics.{number}.jsonl"))
         self._forget()
 
     def newest(self) -> int:
-        """The number of the newest complete generation; 0 if there is none."""
-        found = generations(self.path)
-        return number(found[0]) if found else 0
+        """As the function."""
+        return newest_in(self.path)
 
     def file(self, name: str) -> Path:
         """A file in the folder."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from mpips.cli.cleanup import Keeper, Scratch, die_with_parent, sweep
 from mpips.cli.launch import command, environment, find, several_hosts
 from mpips.cli.output import Output
-from mpips.cli.preflight import RunFolder, check_memory, check_roles, number_of_ranks
+from mpips.cli.preflight import RunFolder, check_memory, check_roles, newest_in, number_of_ranks
 from mpips.cli.progress import Metrics, Progress, summary
 from mpips.job import load
 
@@ -69,8 +69,8 @@ def run_job(
     launcher = find()
     if not several_hosts(hosts):
         check_memory(job, view)
-    folder = RunFolder(job)
-    resume = resume or (resume_or_start and folder.newest() > 0)
+    resume = resume or (resume_or_start and newest_in(job.run_folder) > 0)
+    folder = RunFolder(job, goes_on=resume)
     program = [*PROGRAM, str(path)]
     for item in overrides:
         program += ["--set", item]
@@ -124,7 +124,7 @@ def _again_and_again(
         resume = resume or newest != known
         how = f"going on from generation {newest}" if resume else "from its beginning, there is no generation of it"
         _complain(f"{result['reason']}: started again, {how} (restart {restart} of {restarts})")
-        folder.begin_again(restart)
+        folder.begin_again()
     return result, signals
 
 

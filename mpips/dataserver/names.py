@@ -5,6 +5,7 @@ names, and is given the whole in return; a collector that takes another's place 
 already. The whole is the same whoever merges it.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -188,7 +189,8 @@ class Names:
             temporary.replace(path)
             self._saved = True
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             self._try_at = self._fabric.now() + RETRY_SECONDS
             reason = os.strerror(error.errno) if error.errno else str(error)
             self._line.tell(Note(f"{path}: {reason}: the names of the features are not saved yet"))

@@ -74,3 +74,14 @@ def test_run_folder_that_cannot_be_made_is_refused(job_file: Path) -> None:
         RunFolderError, match=r"can't be the run folder: File exists: choose another by checkpoint\.folder"
     ):
         RunFolder(job_of(job_file))
+
+
+def test_the_log_of_before_is_kept_when_a_job_goes_on(job_file: Path) -> None:
+    folder = RunFolder(job_of(job_file))
+    for goes_on, kept in ((True, 1), (True, 2), (False, 0)):
+        folder.file("metrics.jsonl").write_text("{}\n")
+        folder.release()
+        folder = RunFolder(job_of(job_file), goes_on=goes_on)
+        assert not folder.file("metrics.jsonl").exists()
+        assert len(list(folder.path.glob("metrics.*.jsonl"))) == kept
+    folder.release()
