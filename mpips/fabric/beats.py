@@ -23,7 +23,6 @@ import psutil
 from mpips.errors import Error
 
 SIGN = struct.Struct("<QQ")  # the job's token, the sender's rank
-MOST_READ = 4096  # signs read in one go
 
 
 class NetworkError(Error, OSError):
@@ -115,7 +114,6 @@ class Beats:
             own = [host for host in address.hosts if shared[host] == 1]
             self._peers.append((own[0], address.port) if own and node != nodes[self._rank] else None)
         self._token = token
-        self._socket.settimeout(self._period)
         threading.Thread(target=self._live, daemon=True, name="signs of life").start()
 
     def send_to(self, ranks: Iterable[int]) -> None:
@@ -138,6 +136,7 @@ class Beats:
             self._socket.settimeout(max(1e-3, due - now))
             with contextlib.suppress(OSError):  # nothing came; or someone's port is closed, as it has left
                 self._hear(self._socket.recv(64))
+        self._socket.close()
 
     def _hear(self, data: bytes) -> None:
         if len(data) == SIGN.size:
@@ -146,9 +145,8 @@ class Beats:
                 self._heard[rank] = time.perf_counter()
 
     def end(self) -> None:
-        """Send and hear no more."""
+        """Send and hear no more, from the next sign on."""
         self._ended.set()
-        self._socket.close()
 
 
 def pack(address: Address) -> bytes:
