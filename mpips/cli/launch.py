@@ -17,10 +17,8 @@ from mpips.errors import Error
 OPEN_MPI, INTEL_MPI, UNKNOWN = "Open MPI", "Intel MPI", "MPI"
 COMPONENTS = {"pml": "ob1", "btl": "self,sm,tcp", "osc": "^ucx"}
 SHARED_MEMORY = ("btl_sm_backing_directory", "osc_sm_backing_directory", "osc_rdma_backing_directory")
+SEVERAL_HOSTS = {"coll": "^han"}  # no process could be started later with it
 HOST_LOSS = {
-    "coll": "^han",  # no process could be started on several hosts with it
-}
-HOST_LOSS_RUNTIME = {
     "oob_tcp_keepalive_time": "0",
     "state_base_recoverable": "1",
     "state_base_notify_errors": "1",
@@ -153,8 +151,8 @@ def command(
         if interface is not None:
             settings["btl_tcp_if_include"] = interface
         if launcher.ulfm:
-            settings |= HOST_LOSS
-            runtime = HOST_LOSS_RUNTIME
+            settings |= SEVERAL_HOSTS
+            runtime = HOST_LOSS
     else:
         settings |= dict.fromkeys(SHARED_MEMORY, str(scratch.shared_memory))
     if launcher.ulfm:

@@ -30,14 +30,15 @@ class NetworkError(Error, OSError):
 
 
 class Address(NamedTuple):
-    """Where a rank listens: one of these addresses of its host, at this port."""
+    """Where a rank listens: one of these addresses of its host, at this port; or the problem that it has."""
 
     hosts: list[str]
     port: int
+    problem: str = ""
 
 
 def addresses(interface: str | None) -> list[str]:
-    """The IPv4 addresses of this host, without that of itself.
+    """The IPv4 addresses at which others reach this host.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def addresses(interface: str | None) -> list[str]:
     Raises
     ------
     NetworkError
-        when there is none.
+        when it has none in these.
     """
     wanted = interface.split(",") if interface is not None else None
     found = []
@@ -56,12 +57,10 @@ def addresses(interface: str | None) -> list[str]:
                 continue
             if wanted is None or name in wanted or any(_is_in(address.address, where) for where in wanted):
                 found.append(address.address)
-    if not found:
+    if wanted is not None and not found:
         raise NetworkError(
             f"{socket.gethostname()} has no address in network.interface = {interface!r}; it has the interfaces "
-            f"{', '.join(psutil.net_if_addrs())}"
-            if interface is not None
-            else f"{socket.gethostname()} has no address that another host could reach"
+            + ", ".join(psutil.net_if_addrs())
         )
     return found
 
@@ -91,7 +90,11 @@ class Beats:
         self._period = period
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("", 0))
-        self.address = Address(addresses(interface), self._socket.getsockname()[1])
+        port = self._socket.getsockname()[1]
+        try:
+            self.address = Address(addresses(interface), port)
+        except NetworkError as problem:  # for all ranks to know
+            self.address = Address([], port, str(problem))
         self._heard = np.zeros(0)
         self._peers: list[tuple[str, int] | None] = []
         self._to: tuple[tuple[str, int], ...] = ()
@@ -105,7 +108,15 @@ class Beats:
         everyone : the addresses of all ranks.
         nodes : the node of each; signs go to other nodes only.
         token : a number that tells this job's signs from others'.
+
+        Raises
+        ------
+        NetworkError
+            when a host does not have the network.
         """
+        for address in everyone:
+            if address.problem:
+                raise NetworkError(address.problem)
         self._heard = np.full(len(everyone), np.nan)
         # what several hosts have is an address that each of them has for itself alone, such as a bridge of containers
         hosts = {node: set(address.hosts) for node, address in zip(nodes, everyone, strict=True)}

@@ -88,7 +88,7 @@ class MpiFabric(Fabric):
     Raises
     ------
     NetworkError
-        when this host is not in that network.
+        on all ranks, when the host of one is not in that network.
     """
 
     def __init__(

@@ -94,6 +94,13 @@ def test_a_network_that_a_host_does_not_have_is_named() -> None:
         addresses("nonesuch0,203.0.113.0/24")
 
 
+def test_that_a_host_lacks_the_network_is_known_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking, other = Beats(0, PERIOD, "nonesuch0"), Beats(1, PERIOD, None)
+    for each in (lacking, other):
+        with pytest.raises(NetworkError, match="nonesuch0"):
+            each.begin([unpack(pack(rank.address)) for rank in (lacking, other)], [0, 1], 7)
+
+
 def test_an_interface_is_chosen_by_name_and_by_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def address(text: str) -> list[object]:
         return [type("Address", (), {"family": beats.socket.AF_INET, "address": text})()]
