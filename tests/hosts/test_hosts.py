@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from mpips.checkpoint import Generation, generations
 from tests.hosts.conftest import Hosts
 from tests.jobs.conftest import FOREVER, TRAIN_ROWS
-from tests.jobs.started import RANK, Started, command_of, environment_of, parent_of
+from tests.jobs.started import RANK, Started, command_of, environment_of, mpips_run, parent_of
 
 Run = Callable[..., Started]
 ROLES = "roles.servers=3", "roles.data_servers=2", "roles.workers=3", "roles.spares=3"
@@ -104,3 +105,22 @@ def test_a_job_whose_launcher_is_cut_off_from_its_daemon_goes_on_from_its_newest
     stop(job)
     job.end()
     assert json.loads((job.run / "result.json").read_text())["exit"] == "interrupted"
+
+
+def test_a_new_process_takes_the_place_of_a_rank_on_another_host(run: Run) -> None:
+    job = run("roles.servers=3", "roles.data_servers=1", "roles.workers=3", "roles.spares=0", FOREVER, WATCH[0])
+    job.until_training()
+    asked = [mpips_run()[0], "scale", str(job.run), "spares=+1"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    new = max(job.ranks(), key=lambda rank: rank["rank"])
+    old = next(rank for rank in job.ranks() if rank["role"] == "server" and rank["host"] != new["host"])
+    [pid] = [pid for pid in job.processes() if f"OMPI_COMM_WORLD_RANK={old['rank']}".encode() in environment_of(pid)]
+    os.kill(pid, signal.SIGKILL)
+    job.until(lambda: [event["stage"] for event in job.events("recovery")][-1:] == ["whole"], "its successor")
+    assert {rank["rank"]: rank["role"] for rank in job.ranks()}[new["rank"]] == "server"
+    epochs = len(job.events("epoch"))
+    job.until(lambda: len(job.events("epoch")) > epochs + 1, "two epochs more")
+    stop(job)
+    job.end()
+    assert job.result()["exit"] == "interrupted"
