@@ -69,6 +69,8 @@ class Checkpoints:
         self._writing = writing
         self._written: list[Written] = []
         self._under_way: Generator[bool, None, None] | None = None
+        self._is_cut = False  # whether it is one that is under way
+        cut.on_over = self._cut_over
         fabric.on(Checkpoint, self._begin)
         fabric.background.append(self._step)
 
@@ -98,17 +100,29 @@ class Checkpoints:
         """The shards that are led are others now: what is being written would miss some, or read what is given back;
         the scheduler begins another generation.
         """
-        if self._under_way is not None:
-            self._under_way.close()
-            self._under_way = None
+        self._stop()
         self._cut.end()
         for written in self._written:
             written.leave()
 
+    def _stop(self) -> None:
+        """Leave nothing of what is being written."""
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
+
+    def _cut_over(self) -> None:
+        if self._is_cut:
+            self._stop()
+
     def _begin(self, source: int, message: Checkpoint) -> None:
         assert self._writing.run is not None
+        self._stop()
+        self._is_cut = message.cut
         if message.cut:
             self._cut.begin(message.generation)  # unless a push that comes after it has done so
+            if not self._cut.asides:
+                return  # it has been given up meanwhile
         self._under_way = self._write(message, self._writing.run)
 
     def _step(self) -> bool:

@@ -15,6 +15,7 @@ from mpips.fabric.arena import Allocator
 from mpips.messages import CutOver
 from mpips.server.shards import Shards
 from mpips.table import header_offsets
+from mpips.tasks.countdown import Then, nothing
 
 Array = np.ndarray[Any, Any]
 
@@ -70,9 +71,14 @@ class CutHere:
     ----------
     tables : this server's shards of each table; there may be none yet.
     fabric : this server's.
+
+    Attributes
+    ----------
+    on_over : called when a cut is over before all of it has been taken.
     """
 
     def __init__(self, tables: Sequence[Shards], fabric: Fabric) -> None:
+        self.on_over: Then = nothing
         self._tables = tables
         self._fabric = fabric
         self._number = 0  # the newest cut that is known here
@@ -138,7 +144,7 @@ class CutHere:
         """From here on things come after this cut; nothing, if that is known."""
         if cut <= self._number:
             return
-        self.end()
+        self._give_up()
         self._number = cut
         self._make_room()
         for shards, copies in zip(self._tables, self._copies, strict=True):
@@ -170,8 +176,13 @@ class CutHere:
 
     def _over(self, source: int, message: CutOver) -> None:
         if message.generation >= self._number:
-            self.end()
+            self._give_up()
             self._number = message.generation
+
+    def _give_up(self) -> None:
+        if self._asides:
+            self.on_over()
+            self.end()
 
     @property
     def asides(self) -> list[Aside]:
