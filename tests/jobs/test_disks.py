@@ -78,10 +78,10 @@ def test_a_disk_that_fills_at_any_moment_costs_what_is_written_then(run: Start, 
     for _ in range(TIMES):
         moment = time.monotonic() + choose.uniform(0.0, 0.5)
         job.until(lambda moment=moment: time.monotonic() > moment, "a random moment")
+        failures = len(job.events("checkpoint failed"))
+        said = job.said.count("was not written")  # once, while the log can't be written either
         fill(filler)
         before = newest(job.run)
-        failures = len(job.events("checkpoint failed"))
-        said = job.said.count("was not written")
         job.until(
             lambda said=said, failures=failures: (
                 job.said.count("was not written") > said or len(job.events("checkpoint failed")) > failures
