@@ -24,6 +24,7 @@ PROGRAM: tuple[str, ...] = (sys.executable, "-m", "mpips")
 TICK = 0.1
 STOP_PATIENCE = 120.0
 END_PATIENCE = 5.0
+LOST_PATIENCE = 1.0  # where a host has fallen silent mpirun never leaves by itself, nor when it is asked to
 ORPHAN_PATIENCE = 3.0
 TERMINATE_PATIENCE = 3.0
 
@@ -143,6 +144,7 @@ class _Run:
         self.heeded = 0
         self.over = False
         self.a_rank_died = False
+        self.lost_a_host = False
         self.deadline = float("inf")
 
     def follow(self, line: list[str], environment: dict[str, str], stage: str) -> int:
@@ -170,6 +172,7 @@ class _Run:
                         events = list(metrics.new())
                         if any(event.get("event") == "start" for event in events):
                             self.scratch.note_shared_memory()
+                        self.lost_a_host |= any(event.get("silent", False) for event in events)
                         self.progress.show_all(events)
                     self._end(process)
                 finally:
@@ -200,7 +203,7 @@ class _Run:
             process.send_signal(signal.SIGUSR1)
             self.deadline = min(self.deadline, now + STOP_PATIENCE)
         if not self.over and self.folder.file("result.json").exists():
-            self.over, self.deadline = True, now + END_PATIENCE
+            self.over, self.deadline = True, now + (LOST_PATIENCE if self.lost_a_host else END_PATIENCE)
         if now > self.deadline:
             if not self.folder.file("result.json").exists():
                 self.progress.say(f"the job has not stopped for {STOP_PATIENCE:.0f} s: ending it by force")
@@ -208,8 +211,10 @@ class _Run:
         return True
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """End what is left: by mpirun, which reaches other hosts, as long as there is one."""
+        """End what is left: by mpirun, which reaches other hosts, as long as there is one that listens."""
         if process.poll() is None:
+            if self.lost_a_host:
+                return
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(TERMINATE_PATIENCE)

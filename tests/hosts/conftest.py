@@ -19,7 +19,7 @@ __all__ = ["data"]
 
 HERE = Path(__file__).parent
 HOSTS = 4
-SLOTS = 3
+SLOTS = 2
 PROGRAMS = ("ip", "nsenter", "unshare")
 
 
