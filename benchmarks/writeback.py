@@ -2,14 +2,15 @@
 after the other, as a share of the speed with none.
 
 flights-lr has one worker and one server, as has the job whose worker pushes ranges of 4 MB to a dense table, one after
-the other; that leaves most of a core for what is written. Jobs with and without checkpoints take turns.
+the other. A core is to spare: with checkpoints and without, all ranks but the scheduler share the first core, and
+what they do beside their loops, such as writing, has the second, with the scheduler. Jobs with and without take turns.
 
-python benchmarks/writeback.py [--job flights|dense] [--seconds 8] [--megabytes 256] [--rounds 5] [--rate 0]
+python benchmarks/writeback.py [--job dense] [--seconds 8] [--megabytes 256] [--rounds 5] [--rate 0] [--every 0.05]
 """
 
 import argparse
 import json
-import subprocess
+import os
 import sys
 import tempfile
 import time
@@ -20,7 +21,12 @@ import numpy as np
 from harness import launch, median, report
 
 import mpips
-from mpips.plan import MB, Memory
+
+from mpips.fabric.mpi import MpiFabric  # isort: skip - MPI starts here, for one thread
+from mpi4py import MPI  # isort: skip
+from mpips.plan import MB, Memory, Plan
+from mpips.rule import fitted
+from mpips.start import plan_of, run_plan
 
 FLIGHTS = Path(__file__).parent.parent / "inputs/flights-lr.toml"
 EVERY = 0.05  # seconds from one generation to the next: it begins as soon as the one before is there
@@ -55,43 +61,69 @@ def program_of(rows: int, seconds: float) -> Any:
     return program
 
 
+def spare_a_core() -> None:
+    """Keep this rank on the first core, and what it does beside its loop on the second."""
+    aside, first, second = MpiFabric.aside, *sorted(os.sched_getaffinity(0))[:2]
+    os.sched_setaffinity(0, {second if MPI.COMM_WORLD.rank == 0 else first})
+
+    def on_the_second(this: Any, work: Any) -> Any:
+        def moved() -> Any:
+            os.sched_setaffinity(0, {second})  # of this thread
+            return work()
+
+        return aside(this, moved)
+
+    MpiFabric.aside = on_the_second
+
+
+def run_flights(given: argparse.Namespace) -> None:
+    """A rank of a job that trains."""
+    settings = {
+        "checkpoint.folder": given.run,
+        "checkpoint.every": given.every,
+        "checkpoint.rate": given.rate,
+        "roles.workers": 1,
+        "algorithm.passes": PASSES,
+        "algorithm.evaluate_every": 0,
+        "server.threads": 1,
+    }
+    run_plan(plan_of(FLIGHTS, [f"{name}={value}" for name, value in settings.items()]))
+    if MPI.COMM_WORLD.rank == 0:
+        result = json.loads(Path(given.run, "result.json").read_text())
+        print(json.dumps({"speed": result["examples_per_second"]}))
+
+
 def run_one(given: argparse.Namespace) -> None:
     """A rank of a job of dense pushes."""
     rows = given.megabytes * MB // 4 // PUSHED * PUSHED
-    results = mpips.run(
-        program_of(rows, given.seconds),
-        [mpips.TableSpec(name="w", rows=rows)],
-        roles=mpips.Roles(servers=1, workers=1),
-        run=given.run,
-        save_every=given.every,
-        replicas=0,
-        memory=Memory(server=given.megabytes * MB + 64 * MB, data_server=MB, worker=128 * MB),
+    outcome = run_plan(
+        Plan(
+            program=program_of(rows, given.seconds),
+            tables=lambda features: [fitted(mpips.TableSpec(name="w", rows=rows))],
+            roles=mpips.Roles(servers=1, data_servers=0, workers=1),
+            run=Path(given.run),
+            saves=True,
+            save_every=given.every,
+            save_rate=given.rate,
+            memory=Memory(server=given.megabytes * MB + 64 * MB, data_server=MB, worker=128 * MB),
+            threads=1,
+        )
     )
-    if results is not None:
-        print(json.dumps({"speed": results[0]}))
+    if outcome.results:
+        print(json.dumps({"speed": outcome.results[0]}))
 
 
 def dense(given: argparse.Namespace, run: Path, every: float) -> float:
     """MB/s pushed."""
-    program = [__file__, "--run", str(run), "--every", str(every)]
-    program += ["--seconds", str(given.seconds), "--megabytes", str(given.megabytes)]
+    program = [__file__, "--job", "dense", "--run", str(run), "--every", str(every)]
+    program += ["--seconds", str(given.seconds), "--megabytes", str(given.megabytes), "--rate", str(given.rate)]
     return float(json.loads(launch(program, 3))["speed"]) * PUSHED * 4 / MB
 
 
 def flights(given: argparse.Namespace, run: Path, every: float) -> float:
     """Examples a second."""
-    settings = {
-        "checkpoint.folder": run,
-        "checkpoint.every": every,
-        "checkpoint.rate": given.rate,
-        "roles.workers": 1,
-        "algorithm.passes": PASSES,
-        "algorithm.evaluate_every": 0,
-    }
-    words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-c", "from mpips.cli import main; main()", "run", str(FLIGHTS), *words]
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
-    return float(json.loads((run / "result.json").read_text())["examples_per_second"])
+    program = [__file__, "--job", "flights", "--run", str(run), "--every", str(every), "--rate", str(given.rate)]
+    return float(json.loads(launch(program, 4))["speed"])
 
 
 def main() -> None:
@@ -101,12 +133,13 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=8.0, help="that a job of dense pushes lasts")
     arguments.add_argument("--megabytes", type=int, default=256, help="of the dense table")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--rate", type=float, default=0.0, help="megabytes a second that flights-lr may write")
+    arguments.add_argument("--rate", type=float, default=0.0, help="megabytes a second that may be written; 0: any")
+    arguments.add_argument("--every", type=float, default=EVERY, help="seconds from one generation to the next")
     arguments.add_argument("--run", help=argparse.SUPPRESS)
-    arguments.add_argument("--every", type=float, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.run is not None:
-        run_one(given)
+        spare_a_core()
+        (run_flights if given.job == "flights" else run_one)(given)
         return
     one = {"flights": flights, "dense": dense}[given.job]
     without, with_ = list[float](), list[float]()
@@ -116,7 +149,7 @@ def main() -> None:
         for _ in range(given.rounds):
             without.append(one(given, Path(folder, "none"), 0.0))
             run = Path(folder, "all the time")
-            with_.append(one(given, run, EVERY))
+            with_.append(one(given, run, given.every))
             events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             found = [event["seconds"] for event in events if event["event"] == "checkpoint"]
             generations.append(len(found))
@@ -133,6 +166,8 @@ def main() -> None:
         all=[round(share, 3) for share in shares],
         unit_of_speed={"flights": "examples/s", "dense": "MB/s pushed"}[given.job],
         without=round(median(without), 1),
+        every=given.every,
+        rate=given.rate,
         generations=median(generations),
         seconds_a_generation=round(median(seconds), 3),
     )

@@ -2,6 +2,7 @@
 training they are restored.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -26,6 +27,7 @@ T = TypeVar("T")
 EMPTY = np.empty(0)
 
 BATCH = 8 << 20  # bytes that are copied, then written in one go beside the loop
+TRIES = 3  # to copy a shard beside the loop, until the loop does it: pushes come all the time
 
 
 class AsTheyAre(NamedTuple):
@@ -46,12 +48,35 @@ class AsTheyAre(NamedTuple):
         """Have a shard copied."""
         return copy(shard, self.shards)
 
+    def take_aside(self, shard: int, copy: Callable[[int, Shards], T | None]) -> T | None:
+        """The same beside this server's loop, unless the shard is written to meanwhile."""
+        return copy(shard, self.shards)
+
+
+class Due(NamedTuple):
+    """A shard to be written, of a table, and what there is to write of it."""
+
+    written: Written
+    source: Aside | AsTheyAre
+    shard: int
+
+    def copy(self) -> Copied:
+        """What is written."""
+        return self.source.take(self.shard, self.written.copy)
+
+    def copy_aside(self) -> Copied | None:
+        """The same, copied beside this server's loop; None when that can't be."""
+        return next(
+            (found for _ in range(TRIES) if (found := self.source.take_aside(self.shard, self.written.copy_aside))),
+            None,
+        )
+
 
 class Checkpoints:
     """Writes the shards that are led, as far as they have changed, when the scheduler asks for a generation.
 
-    A shard is copied between messages, which takes a fraction of a millisecond, and written beside the loop; so no
-    message waits for the disk.
+    A shard is copied and written beside the loop, so no message waits for it. Only one that is changed whenever it is
+    copied there is copied between messages, which takes a fraction of a millisecond.
 
     Parameters
     ----------
@@ -91,10 +116,11 @@ class Checkpoints:
             for written in self._written:
                 written.restore(generation)
 
-    @staticmethod
-    def _warm() -> None:
-        """Have the checksum compiled, or loaded, before the first checkpoint has to wait for it."""
+    def _warm(self) -> None:
+        """Have compiled, or loaded, what the first checkpoint would have to wait for."""
         fletcher32(np.zeros(2, np.uint16))
+        for written in self._written:
+            written.warm()
 
     def give_up(self) -> None:
         """The shards that are led are others now: what is being written would miss some, or read what is given back;
@@ -134,10 +160,8 @@ class Checkpoints:
         return True
 
     def _write(self, message: Checkpoint, run: Path) -> Generator[bool, None, None]:
-        """Write those of the own shards that have changed: copy one a step, while those of the steps before are
-        written. A step says whether it copied any.
-        """
-        error, copied, file = None, list[Copied](), None
+        """Write those of the own shards that have changed, some at a time. A step says whether it copied any."""
+        error, written, file = None, list[Copied](), None
         rank, compression = self._fabric.rank, self._writing.compression
         try:
             file = yield from self._aside(lambda: ServerFile(run, message.generation, rank, compression))
@@ -148,31 +172,29 @@ class Checkpoints:
             clocks = {
                 shards.spec.name: source.last_pushes() for shards, source in zip(self._tables, sources, strict=True)
             }
-            due = [
-                (written, source, shard)
-                for written, source in zip(self._written, sources, strict=True)
-                for shard in written.due(message.generation, message.base, message.worn, source.versions)
-            ]
-            batch, size, begin = list[Copied](), 0, self._fabric.now()
-            before: Future[None] | None = None
-            for i, (written, source, shard) in enumerate(due):
-                batch.append(source.take(shard, written.copy))
-                size += batch[-1].values.nbytes + batch[-1].state.nbytes
-                yield True
-                if size < BATCH and i + 1 < len(due):
-                    continue
-                if before is not None:
-                    yield from self._until(before)
-                copied += [each._replace(keys=None, values=EMPTY, state=EMPTY) for each in batch]
-                before = self._fabric.aside(partial(self._put, file, batch))
+            due = deque(
+                Due(of_table, source, shard)
+                for of_table, source in zip(self._written, sources, strict=True)
+                for shard in of_table.due(message.generation, message.base, message.worn, source.versions)
+            )
+            ready = list[Copied]()
+            while due or ready:
+                begin, size, batch = self._fabric.now(), 0, list[Due]()
+                while due and size < BATCH:
+                    batch.append(due.popleft())
+                    size += batch[-1].written.bytes(batch[-1].shard)
+                found = yield from self._aside(partial(self._put_and_copy, file, ready, batch))
+                written += [each._replace(keys=None, values=EMPTY, state=EMPTY) for each in ready]
+                ready = []
+                for next_, beside in zip(batch, found, strict=True):
+                    ready.append(beside or next_.copy())
+                    if beside is None:
+                        yield True
                 while self._writing.rate and self._fabric.now() < begin + size / (self._writing.rate * 1e6):
                     yield False
-                batch, size, begin = [], 0, self._fabric.now()
-            if before is not None:
-                yield from self._until(before)
             yield from self._aside(partial(self._close, file, clocks))
-            for each in copied:
-                each.written.note(each.shard, message.generation, each.version)
+            for copied in written:
+                copied.written.note(copied.shard, message.generation, copied.version)
         except CheckpointError as problem:
             error = str(problem)
         except GeneratorExit:  # given up
@@ -193,12 +215,15 @@ class Checkpoints:
         return done.result()
 
     @staticmethod
-    def _put(file: ServerFile, batch: list[Copied]) -> None:
-        for each in batch:
+    def _put_and_copy(file: ServerFile, ready: list[Copied], batch: list[Due]) -> list[Copied | None]:
+        """Write what is copied, and copy what is next, as far as that can be done beside the loop."""
+        for each in ready:
             each.put(file)
-        file.start_sync()
-        for each in batch:
+        if ready:
+            file.start_sync()
+        for each in ready:
             each.written.give_back(each)
+        return [due.copy_aside() for due in batch]
 
     @staticmethod
     def _close(file: ServerFile, clocks: dict[str, dict[int, int]]) -> None:

@@ -1,7 +1,7 @@
 """The shards of one table that a server holds, in its arena: values and update state, and no second copy."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Lock
@@ -15,7 +15,7 @@ from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
 from mpips.kernels.apply import loops
 from mpips.kernels.copies import all_follow, count_for, group_starts, note, pack, starts_of, write_dense
-from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse
+from mpips.kernels.gather import flag_dense, gather_dense, gather_sparse, read_range
 from mpips.kernels.merge import union
 from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
@@ -274,6 +274,10 @@ class Shards(Blocks):
         shape = (n if with_state else 0, spec.width, spec.slots)
         return keys[:n], values[:n], state[:n].reshape(shape)
 
+    def count(self, shard: int) -> int:
+        """Keys that a sparse shard has."""
+        return int(self._header(shard)[header.COUNT])
+
     def dense_rows(self, shard: int) -> tuple[Array, Array]:
         """Values (n, width) and state (n, width, slots) of a dense shard, as views."""
         spec = self.spec
@@ -281,6 +285,37 @@ class Shards(Blocks):
         values, state = self._block(shard)
         cells = (hi - lo) * spec.width
         return values[:cells].reshape(hi - lo, spec.width), state[:cells].reshape(hi - lo, spec.width, spec.slots)
+
+    def read_aside(self, shard: int, room: Callable[[int], Array]) -> tuple[int, Array | None, Array, Array] | None:
+        """The version of a shard and what it has: keys if the table is sparse, values and state, copied beside this
+        server's loop; None when it was written to meanwhile. `room` gives memory for so many cells.
+        """
+        spec, head = self.spec, self._header(shard)
+        version, where, count = (int(head[i]) for i in (header.VERSION, header.LOCATION, header.COUNT))
+        if where == 0:
+            return None
+        bits = header.bits_of(where)
+        size = self._dense_bytes() if spec.kind == "dense" else sparse.block_bytes(bits, self._stride)
+        cells = room(size // spec.itemsize)
+        start = header.block_of(where) // spec.itemsize
+        if not read_range(self._words, self._headers + shard * header.WORDS, self._cells, start, cells):
+            return None
+        if (int(head[header.VERSION]), int(head[header.LOCATION])) != (version, where):
+            return None
+        if spec.kind == "dense":
+            lo, hi = spec.shard_range(shard)
+            values, state = cells[: (hi - lo) * spec.width], cells[spec.shard_rows * spec.width :]
+            shape = hi - lo, spec.width
+            return version, None, values.reshape(shape), state[: values.size * spec.slots].reshape(*shape, spec.slots)
+        keys = np.empty(count, np.uint64)
+        values, state = (
+            np.empty((count, spec.width), spec.dtype),
+            np.empty((count, spec.width * spec.slots), spec.dtype),
+        )
+        words = cells.view(np.int64)
+        everything = np.uint64(0), np.uint64(0), True
+        sparse.scan(words, cells, 0, bits, self._stride, *everything, keys, values, state)
+        return version, keys, values, state.reshape(count, spec.width, spec.slots)
 
     def load(self, blocks: Iterator[tuple[Array, Array, Array]]) -> None:
         """Fill a sparse table's shards from blocks of keys, values and state; keys of other servers' shards are

@@ -60,16 +60,39 @@ class Written:
         known &= (np.arange(known.size) + generation) % TURNS > 0
         return [shard for shard in self._shards.led if not known[shard]]
 
+    def warm(self) -> None:
+        """Compile, or load, what copies take: not at the first."""
+        for shard in self._shards.held[:1]:
+            self.copy_aside(shard, self._shards)
+
+    def bytes(self, shard: int) -> int:
+        """Of a copy, about."""
+        cells = self._shards.dense_rows(shard)[0].size if self.spec.kind == "dense" else self._shards.count(shard)
+        return cells * self.spec.itemsize * (1 + self.spec.slots)
+
     def copy(self, shard: int, shards: Shards) -> Copied:
         """A shard as these have it, the table's or others that are made like them."""
         version = int(shards.versions[shard])
         if self.spec.kind == "sparse":
             return Copied(self, shard, version, *shards.rows(shard))
         values, state = shards.dense_rows(shard)
-        buffer = self._spare.pop() if self._spare else np.empty((1 + self.spec.slots) * self._cells, self.spec.dtype)
+        buffer = self._room((1 + self.spec.slots) * self._cells)
         copied = buffer[: values.size].reshape(values.shape), buffer[self._cells :][: state.size].reshape(state.shape)
         copied[0][:], copied[1][:] = values, state
         return Copied(self, shard, version, None, *copied)
+
+    def copy_aside(self, shard: int, shards: Shards) -> Copied | None:
+        """The same beside this server's loop; None when the shard was written to meanwhile."""
+        found = shards.read_aside(shard, self._room)
+        return Copied(self, shard, *found) if found is not None else None
+
+    def _room(self, cells: int) -> Array:
+        if self.spec.kind == "sparse":
+            return np.empty(cells, self.spec.dtype)
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return np.empty(max(cells, (1 + self.spec.slots) * self._cells), self.spec.dtype)
 
     def give_back(self, copied: Copied) -> None:
         """A copy has been written: its memory is used again, since fresh memory costs as much as copying."""
