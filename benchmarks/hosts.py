@@ -262,14 +262,14 @@ def losses(lose: Callable[[Hosts], float], times: int, name: str, wanted: float)
     """Lose a host, or a daemon, again and again, each time of new hosts; print the line."""
     found = []
     for _ in range(times):
-        with Path(tempfile.mkdtemp(prefix="hosts-")) as folder:
-            hosts = Hosts(folder)
-            try:
-                hosts.up()
-                found.append(lose(hosts))
-            finally:
-                hosts.down()
-                shutil.rmtree(folder, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="hosts-"))
+        hosts = Hosts(folder)
+        try:
+            hosts.up()
+            found.append(lose(hosts))
+        finally:
+            hosts.down()
+            shutil.rmtree(folder, ignore_errors=True)
         print(round(found[-1], 3), file=sys.stderr)
     reached = sum(seconds <= wanted for seconds in found)
     report(name, max(found), "s", wanted, "wanted at most", False, p50=round(median(found), 3), tries=times,
