@@ -51,6 +51,16 @@ class Aside(NamedTuple):
         """By worker, the last of its pushes before the cut that is applied wherever it pushes to."""
         return self.shards.last_pushes() | self.steps
 
+    def take(self, shard: int, copy: Callable[[int, Shards], T]) -> T:
+        """Have a shard copied as it was at the cut; it is not needed any more then."""
+        if self.exposed[shard]:
+            self.exposed[shard] = False
+            return copy(shard, self.shards)
+        copied = copy(shard, self.copies)
+        self.copies.give_back(shard)
+        self.copies.lead([other for other in self.copies.led if other != shard])
+        return copied
+
     def take_aside(self, shard: int, copy: Callable[[int, Shards], T | None]) -> T | None:
         """The same beside this server's loop, if the shard is still as it was at the cut, and stays so meanwhile."""
         version = int(self.shards.versions[shard])
@@ -60,16 +70,6 @@ class Aside(NamedTuple):
         if copied is None or int(self.shards.versions[shard]) != version:
             return None
         self.exposed[shard] = False
-        return copied
-
-    def take(self, shard: int, copy: Callable[[int, Shards], T]) -> T:
-        """Have a shard copied as it was at the cut; it is not needed any more then."""
-        if self.exposed[shard]:
-            self.exposed[shard] = False
-            return copy(shard, self.shards)
-        copied = copy(shard, self.copies)
-        self.copies.give_back(shard)
-        self.copies.lead([other for other in self.copies.led if other != shard])
         return copied
 
 
