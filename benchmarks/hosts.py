@@ -28,7 +28,7 @@ from harness import UNDER_MPIRUN, median, report
 import mpips
 from mpips.cli.cleanup import Scratch
 from mpips.cli.launch import command, environment, find
-from tests.hosts.conftest import Hosts
+from tests.hosts.conftest import Hosts, up
 from tests.jobs.started import command_of, environment_of, pids
 
 JOB = Path(__file__).parent.parent / "inputs/flights-lr.toml"
@@ -262,14 +262,8 @@ def losses(lose: Callable[[Hosts], float], times: int, name: str, wanted: float)
     """Lose a host, or a daemon, again and again, each time of new hosts; print the line."""
     found = []
     for _ in range(times):
-        folder = Path(tempfile.mkdtemp(prefix="hosts-"))
-        hosts = Hosts(folder)
-        try:
-            hosts.up()
+        with up() as hosts:
             found.append(lose(hosts))
-        finally:
-            hosts.down()
-            shutil.rmtree(folder, ignore_errors=True)
         print(round(found[-1], 3), file=sys.stderr)
     reached = sum(seconds <= wanted for seconds in found)
     report(name, max(found), "s", wanted, "wanted at most", False, p50=round(median(found), 3), tries=times,
@@ -291,14 +285,8 @@ def main() -> None:
     elif given.daemon:
         losses(daemon_loss, given.daemon, "mpirun's daemon killed, to training from the newest generation", 15.0)
     else:
-        folder = Path(tempfile.mkdtemp(prefix="hosts-"))
-        hosts = Hosts(folder)
-        try:
-            hosts.up()
+        with up() as hosts:
             scattered(hosts, given.keys)
-        finally:
-            hosts.down()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

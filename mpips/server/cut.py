@@ -104,11 +104,9 @@ class CutHere:
         self, table: int, cut: int, identities: Iterable[int], lo: int, hi: int, keys: Array | None, values: Array
     ) -> None:
         """A push of some workers, which comes after `cut`, is going to be applied, as `Shards.apply` has it."""
-        if cut > self._number:
-            self.begin(cut)
-        if not self._asides:
+        aside = self._aside(table, cut)
+        if aside is None:
             return
-        aside = self._asides[table]
         if cut == self._number:
             self._note_steps(aside, identities)
             if aside.exposed.any():
@@ -123,17 +121,21 @@ class CutHere:
         self, table: int, cut: int, identity: int, concerned: list[int], run: Callable[[Shards, list[int]], Any]
     ) -> None:
         """A function that a worker calls after `cut` is going to write to some shards; `run` has it do so."""
-        if cut > self._number:
-            self.begin(cut)
-        if not self._asides:
+        aside = self._aside(table, cut)
+        if aside is None:
             return
-        aside = self._asides[table]
         if cut == self._number:
             self._note_steps(aside, [identity])
             self._copy(aside, np.array([shard for shard in concerned if aside.exposed[shard]], np.int64))
         else:
             mine = set(aside.copies.held)
             run(aside.copies, [shard for shard in concerned if shard in mine])
+
+    def _aside(self, table: int, cut: int) -> Aside | None:
+        """What there is of a table at the cut that is under way, or begins with what comes after `cut`, if any."""
+        if cut > self._number:
+            self.begin(cut)
+        return self._asides[table] if self._asides else None
 
     @staticmethod
     def _note_steps(aside: Aside, identities: Iterable[int]) -> None:

@@ -72,12 +72,9 @@ class Hosts:
         return ""
 
 
-@pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    """Four hosts, which end with the test."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if os.geteuid() != 0 or missing:
-        pytest.skip(f"hosts on this machine take root, and apt install iproute2 util-linux ({missing})")
+@contextlib.contextmanager
+def up() -> Iterator[Hosts]:
+    """Four hosts, for a while."""
     folder = Path(tempfile.mkdtemp(prefix="hosts-"))
     there = Hosts(folder)
     try:
@@ -86,6 +83,16 @@ def hosts() -> Iterator[Hosts]:
     finally:
         there.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """Four hosts, which end with the test."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"hosts on this machine take root, and apt install iproute2 util-linux ({missing})")
+    with up() as there:
+        yield there
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.replacement]
 
 
 @pytest.fixture
-def flights(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Started]:
+def flights(start: Start, flights_cache: str) -> Callable[..., Started]:
     """Start the flights, which would be learned for hours, and wait until they are."""
 
     def begin(*changes: str) -> Started:
-        cache = f"data.cache={tmp_path_factory.mktemp('flights')}"
-        job = start(mpips_run(JOB, *(word for value in (*SETTINGS, cache, *changes) for word in ("--set", value))))
+        values = (*SETTINGS, flights_cache, *changes)
+        job = start(mpips_run(JOB, *(word for value in values for word in ("--set", value))))
         job.until_training(1)
         return job
 

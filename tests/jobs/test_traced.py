@@ -26,12 +26,21 @@ def trace(job: Started, *arguments: str) -> str:
     return done.stdout
 
 
-def updates(job: Started, key: int) -> list[Update]:
-    return [update for update in Trace(job.run).new() if update.key == key]
+class Updates:
+    """What a job has recorded of its updates, read as it comes."""
 
+    def __init__(self, job: Started) -> None:
+        self._record = Trace(job.run)
+        self._seen: list[Update] = []
 
-def servers_of(job: Started, key: int) -> set[int]:
-    return {update.server for update in updates(job, key)}
+    def of(self, key: int) -> list[Update]:
+        """Those of a key."""
+        self._seen += self._record.new()
+        return [update for update in self._seen if update.key == key]
+
+    def servers(self, key: int) -> set[int]:
+        """Who has applied them."""
+        return {update.server for update in self.of(key)}
 
 
 def test_updates_are_shown_from_the_start_and_on_demand_and_by_the_copy_of_a_server_that_dies(
@@ -42,26 +51,28 @@ def test_updates_are_shown_from_the_start_and_on_demand_and_by_the_copy_of_a_ser
     job.until_training()
     (event,) = job.events("trace")
     (key,) = event["keys"]
-    job.until(lambda: updates(job, key), "an update of a key of the job file")
-    assert updates(job, key)[0].before == [0.0]  # nothing was missed
+    updates = Updates(job)
+    job.until(lambda: updates.of(key), "an update of a key of the job file")
+    assert updates.of(key)[0].before == [0.0]  # nothing was missed
     shown = trace(job, "w", "carrier=UA", "--last", "5")
     assert shown.count("carrier=UA") == 5
 
     assert 'done: table "w": 2 keys are traced now' in trace(job, "w", "carrier=AA")
     asked = next(other for other in job.events("trace")[-1]["keys"] if other != key)
-    job.until(lambda: updates(job, asked), "an update of a key that was asked for")
+    job.until(lambda: updates.of(asked), "an update of a key that was asked for")
     assert "carrier=AA" in trace(job, "w", "carrier=AA")
 
     if launcher.ulfm:
-        (head,) = servers_of(job, key)
+        (head,) = updates.servers(key)
         os.kill(next(rank["pid"] for rank in job.ranks() if rank["rank"] == head), signal.SIGKILL)
-        job.until(lambda: len(servers_of(job, key)) == 2, "an update by the copy of the server that was killed")
-        for server in servers_of(job, key):
-            own = [update for update in updates(job, key) if update.server == server]
-            assert all(one.after == next_.before for one, next_ in pairwise(own))
+        job.until(lambda: len(updates.servers(key)) == 2, "an update by the copy of the server that was killed")
+        for server in updates.servers(key):
+            own = [update for update in updates.of(key) if update.server == server]
+            gaps = [(one, other) for one, other in pairwise(own) if one.after != other.before and not other.missed]
+            assert not gaps
     assert "no keys are traced now" in trace(job, "w", "--stop")
     job.process.send_signal(signal.SIGINT)
     assert job.end() == 130, job.said
     assert "Traceback" not in job.said
-    workers = {rank for update in updates(job, key) for rank in [update.shares[0].rank]}
+    workers = {rank for update in updates.of(key) for rank in [update.shares[0].rank]}
     assert len(workers) == 2

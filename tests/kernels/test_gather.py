@@ -39,7 +39,7 @@ def test_a_row_is_flagged_when_the_state_of_any_of_its_values_is_above_the_thres
     shards.push_range(0, 15_000, rng.normal(size=(15_000, width)))
     state = np.concatenate([shards.dense_rows(shard)[1] for shard in sorted(shards.held)])
     keys = np.sort(rng.choice(20_000, 3_000, replace=False))
-    for threshold in (0.0, 0.5, float(state[keys[7], 0, slot])):
+    for threshold in (0.0, 0.5, float(abs(state[keys[7], 0, slot]))):
         expected = (state[keys, :, slot] > threshold).any(axis=1)
         np.testing.assert_array_equal(flags_of(shards, slot, threshold, keys, np.zeros(3_000, bool)), expected)
         np.testing.assert_array_equal(flags_of(shards, slot, threshold, keys, np.ones(3_000, bool)), expected)

@@ -102,7 +102,7 @@ class Course:
             delay=0 if schedule.job == "lock-step" else None,
             run=self._run,
             saves=schedule.saves,
-            save_every=0.02 if schedule.saves else 0.0,
+            save_every=0.05 if schedule.saves else 0.0,
             keep=1_000,
             consistency="cut",
             replicas=schedule.replicas,

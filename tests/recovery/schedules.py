@@ -79,7 +79,7 @@ def draw(seed: int) -> Schedule:
         place=rng.choice(list(PLACES)),
         latency=rng.choice((FAST, MIDDLE, SLOW)),
         replaces=rng.random() < 0.5,
-        saves=job == "batches" and rng.random() < 0.3,
+        saves=job == "batches" and rng.random() < 0.15,
         faults=(),
     )
     return schedule._replace(faults=tuple(_faults(rng, schedule)))
