@@ -36,11 +36,18 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts processes runs one after the other, the other modules beside it, each in one process of pytest's."""
+    """Jobs run one after the other, and beside them those on several hosts or under Slurm, which wait for most of their
+    time; the other modules beside both, each in one process of pytest's.
+    """
     for item in items:
         module = item.path.relative_to(HERE)
-        starts = module.parts[0] in ("cli", "hosts", "jobs", "slurm") or module.name == "test_under_mpirun.py"
-        item.add_marker(pytest.mark.xdist_group("processes" if starts else str(module)))
+        if module.parts[0] in ("cli", "jobs") or module.name == "test_under_mpirun.py":
+            group = "jobs"
+        elif module.parts[0] in ("hosts", "slurm"):
+            group = "clusters"
+        else:
+            group = str(module)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @functools.cache

@@ -120,7 +120,7 @@ class Fabric(ABC):
 
     @abstractmethod
     def _relax(self, idle: float) -> None:
-        """Give the core away after `idle` seconds without anything to do."""
+        """Give the core away after `idle` seconds without anything to do, until work that ran aside ends."""
 
     @abstractmethod
     def aside(self, work: Callable[[], T]) -> "Future[T]":

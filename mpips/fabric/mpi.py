@@ -111,6 +111,8 @@ class MpiFabric(Fabric):
         self._links: dict[int, bridge.Link] = {}  # to ranks that have come, or from this one if it has
         self._comms: deque[tuple[MPI.Intracomm, list[int], int]] = deque()  # with the ranks in each, and a tag to probe
         self._child: bridge.Child | None = None
+        self._alarm = threading.Lock()  # released when something that ran aside has ended
+        self._alarm.acquire()
         if birth is None:
             self._join_world(nodes, size, remedy)
             if signs is not None and self.survives and len(set(nodes)) > 1:
@@ -359,7 +361,7 @@ class MpiFabric(Fabric):
 
     def _relax(self, idle: float) -> None:
         if idle > YIELD_SECONDS:
-            time.sleep(min(LONGEST_SLEEP, IDLE_SHARE * idle))
+            self._alarm.acquire(timeout=min(LONGEST_SLEEP, IDLE_SHARE * idle))
         elif idle > SPIN_SECONDS:
             os.sched_yield()
 
@@ -371,6 +373,8 @@ class MpiFabric(Fabric):
                 future.set_result(work())
             except BaseException as error:
                 future.set_exception(error)
+            with contextlib.suppress(RuntimeError):  # it is ringing already
+                self._alarm.release()
 
         threading.Thread(target=run, daemon=True).start()
         return future

@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 EMPTY = np.empty(0)
 
-BATCH = 8 << 20  # bytes that are copied, then written in one go beside the loop
+BATCH = 16 << 20  # bytes that are copied, then written in one go beside the loop
 TRIES = 3  # to copy a shard beside the loop, until the loop does it: pushes come all the time
 
 
@@ -183,7 +183,9 @@ class Checkpoints:
                 while due and size < BATCH:
                     batch.append(due.popleft())
                     size += batch[-1].written.bytes(batch[-1].shard)
-                found = yield from self._aside(partial(self._put_and_copy, file, ready, batch))
+                copying = self._fabric.aside(partial(self._copy_aside, batch))
+                yield from self._aside(partial(self._put, file, ready))
+                found = yield from self._until(copying)
                 written += [each._replace(keys=None, values=EMPTY, state=EMPTY) for each in ready]
                 ready = []
                 for next_, beside in zip(batch, found, strict=True):
@@ -215,15 +217,19 @@ class Checkpoints:
         return done.result()
 
     @staticmethod
-    def _put_and_copy(file: ServerFile, ready: list[Copied], batch: list[Due]) -> list[Copied | None]:
-        """Write what is copied, and copy what is next, as far as that can be done beside the loop."""
+    def _copy_aside(batch: list[Due]) -> list[Copied | None]:
+        """Copy what is next, as far as that can be done beside the loop."""
+        return [due.copy_aside() for due in batch]
+
+    @staticmethod
+    def _put(file: ServerFile, ready: list[Copied]) -> None:
+        """Write what is copied."""
         for each in ready:
             each.put(file)
         if ready:
             file.start_sync()
         for each in ready:
             each.written.give_back(each)
-        return [due.copy_aside() for due in batch]
 
     @staticmethod
     def _close(file: ServerFile, clocks: dict[str, dict[int, int]]) -> None:
