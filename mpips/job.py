@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mpips import rule
+from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of
 from mpips.algorithms.settings import BlockSettings
 from mpips.checkpoint.spec import CheckpointSpec
-from mpips.dataserver.spec import DataSpec
+from mpips.dataserver.errors import DataError
+from mpips.dataserver.spec import IMAGES, DataSpec
 from mpips.errors import Error
 from mpips.fabric.spec import NetworkSpec
 from mpips.job_source import JobFileError, JobSource
@@ -23,35 +25,13 @@ from mpips.plan import Delay, Memory, Scale
 from mpips.program import PROGRAMS, WATCH
 from mpips.scheduler.spec import RecoverySpec, ScaleSpec, Seconds
 from mpips.schema import Mistake, mistakes, nearest
+from mpips.size import Size
 from mpips.table import DType, Kind, TableSpec
 from mpips.views.view import Roles
 
 __all__ = ["Job", "JobFileError", "Size", "TableSection", "load"]
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
-
-
-class Size(int):
-    """A number of bytes, written ``"512 MB"``, ``"4 GiB"`` or as a plain number."""
-
-    @classmethod
-    def parse(cls, value: object) -> "Size":
-        """Read a size.
-
-        Raises
-        ------
-        ValueError
-            when `value` is not a size, or not above 0.
-        """
-        text = str(value).upper() if isinstance(value, str | int) else ""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", text)
-        if match and match[2] in UNITS:
-            size = cls(float(match[1]) * UNITS[match[2]])
-            if size > 0:
-                return size
-        raise ValueError(f'must be a size above 0 like "512 MB" or "4 GB", got {value!r}')
 
 
 class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,16 +68,18 @@ class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[algorithm]``: what is trained, into which table, how, for how long.
 
-    `block` is for the solver of this name; see `mpips.algorithms.linear.block.BlockSettings`.
+    `block` is for the solver of this name; see `mpips.algorithms.linear.block.BlockSettings`. A network,
+    `neural`, makes its own tables.
     """
 
-    name: Literal["linear"]
-    table: str
+    name: Literal["linear", "neural"]
+    table: str | None = None
     solver: Literal["online", "block"] = "online"
     passes: Annotated[int, msgspec.Meta(ge=1)] = 1
     evaluate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
     epoch_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     block: BlockSettings | None = None
+    neural: NeuralSettings | None = None
 
 
 class GroupSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,7 +138,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     roles: Roles = Roles()
     data: DataSpec
-    tables: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], TableSection]
+    tables: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], TableSection] = {}
     algorithm: AlgorithmSection
     groups: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], GroupSection] = {}
     consistency: ConsistencySection = ConsistencySection()
@@ -225,6 +207,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     source = JobSource(path, overrides)
     found = list(mistakes(Sections, source.content, _hook))
     wrong = {mistake.path[0] for mistake in found if mistake.path}
+    found += _needed(source.content)
     found += _names(source.content)
     found += _changes(source.content, wrong)
     found += _traced(source.content, wrong)
@@ -240,6 +223,31 @@ def _hook(kind: type, value: Any) -> Any:
     if kind is Size or kind is Seconds:
         return kind.parse(value)
     raise NotImplementedError(kind)
+
+
+def _needed(content: dict[str, Any]) -> Iterator[Mistake]:
+    """What one algorithm needs and the other does not take."""
+    algorithm, data = content.get("algorithm"), content.get("data")
+    if not isinstance(algorithm, dict) or algorithm.get("name") not in ("linear", "neural"):
+        return
+    neural = algorithm["name"] == "neural"
+    if neural:
+        for key in ("table", "solver", "block"):
+            if key in algorithm:
+                yield Mistake(("algorithm", key), 'is for name = "linear": a network makes its own tables')
+        if "neural" not in algorithm:
+            yield Mistake(("algorithm", "neural"), "is missing; it must be a table, with the layers of the network")
+    else:
+        if "neural" in algorithm:
+            yield Mistake(("algorithm", "neural"), 'is for name = "neural"')
+        if "table" not in algorithm:
+            yield Mistake(("algorithm", "table"), "is missing; it must be a text")
+        if "tables" not in content:
+            yield Mistake(("tables",), "is missing; it must be a table")
+    images = isinstance(data, dict) and data.get("format") in IMAGES
+    if isinstance(data, dict) and images != neural and "format" in data:
+        text = "needs images" if neural else "has no use for images"
+        yield Mistake(("data", "format"), f'the algorithm "{algorithm["name"]}" {text}')
 
 
 def _names(content: dict[str, Any]) -> Iterator[Mistake]:
@@ -314,9 +322,15 @@ def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterat
     """The data, the Python file, and the update rules, some of which that may define."""
     if "data" in content and "data" not in wrong:
         data = msgspec.convert(content["data"], DataSpec, dec_hook=_hook)
-        for name in ("files", "test_files"):
-            for index, pattern in enumerate(getattr(data, name)):
-                yield from (Mistake(("data", name, index), text) for text in _unreadable(base, pattern))
+        unreadable = [
+            Mistake(("data", name, index), text)
+            for name in ("files", "test_files")
+            for index, pattern in enumerate(getattr(data, name))
+            for text in _unreadable(base, pattern, data.format == "folders")
+        ]
+        yield from unreadable
+        if data.has_images and not unreadable:
+            yield from _network(base, data, {} if "algorithm" in wrong else content.get("algorithm", {}))
     if isinstance(content.get("python"), str):
         trouble = _run_python(base / content["python"])
         if trouble is not None:
@@ -355,8 +369,31 @@ def _filters(name: str, section: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("tables", name, key), str(error))
 
 
-def _unreadable(base: Path, pattern: str) -> Iterator[str]:
+def _network(base: Path, data: DataSpec, algorithm: dict[str, Any]) -> Iterator[Mistake]:
+    """Images that can't be told, and layers that don't fit to each other."""
+    from mpips.dataserver.image_files import kind_of
+
+    try:
+        kind = kind_of(data, base)
+    except DataError as error:
+        yield Mistake(("data", "files"), str(error))
+        return
+    if "neural" in algorithm:
+        layers = msgspec.convert(algorithm["neural"], NeuralSettings).layers
+        try:
+            shapes_of(layers, Shape(*kind[:3]), len(kind.classes))
+        except LayerError as error:
+            own = algorithm["neural"]["layers"][error.index]
+            key = (error.key,) if error.key in own else ()
+            yield Mistake(("algorithm", "neural", "layers", error.index, *key), str(error))
+
+
+def _unreadable(base: Path, pattern: str, folders: bool) -> Iterator[str]:
     """What keeps the files of a pattern from being read."""
+    if folders:
+        if not (base / pattern).is_dir():
+            yield f"{base / pattern} is no folder"
+        return
     found = glob.glob(pattern, root_dir=base, recursive=True) if glob.has_magic(pattern) else [pattern]
     if not found:
         yield f'no file matches "{pattern}" in {base}'

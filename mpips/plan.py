@@ -160,6 +160,7 @@ class Plan:
     keeps_rows : the program keeps the rows that it is given: they are handed out once, and again when the job goes on
     from a checkpoint.
     model : the table whose non-zeros an evaluation counts.
+    classes : that the data's rows have, where they are told apart by class; None: their label is 0 or 1.
     delay : iterations that may be unfinished when the next begins; None: any number; "auto": the scheduler chooses.
     An iteration is a batch, or for a worker's own program a push to a table.
     run : the run folder; None for a job that leaves no files.
@@ -192,6 +193,7 @@ class Plan:
     seed: int = 0
     epoch_share: float = 1.0
     model: str | None = None
+    classes: int | None = None
     keeps_rows: bool = False
     delay: Delay = None
     run: Path | None = None

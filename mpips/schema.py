@@ -61,7 +61,9 @@ def mistakes(kind: Any, value: Any, hook: Hook | None = None, path: Path = ()) -
         In the order of the value; none when ``msgspec.convert(value, kind, dec_hook=hook)`` would succeed.
     """
     part = _part(kind, value)
-    if part is None:
+    if isinstance(part, Mistake):
+        yield part._replace(path=(*path, *part.path))
+    elif part is None:
         yield from _leaf(kind, value, hook, path)
     elif _is_struct(part):
         yield from _struct(part, value, hook, path)
@@ -80,10 +82,13 @@ def _struct(kind: type[msgspec.Struct], value: dict[str, Any], hook: Hook | None
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     wrong = False
     for key, item in value.items():
-        if key in fields:
+        if key == kind.__struct_config__.tag_field:
+            found = []
+        elif key in fields:
             found = list(mistakes(fields[key].type, item, hook, (*path, key)))
         else:
-            found = [Mistake((*path, key), f"unknown key; {nearest(key, fields)}")]
+            tag = kind.__struct_config__.tag_field
+            found = [Mistake((*path, key), f"unknown key; {nearest(key, [*fields, *([tag] if tag else [])])}")]
         wrong = wrong or bool(found)
         yield from found
     for field in fields.values():
@@ -114,13 +119,30 @@ def _leaf(kind: Any, value: Any, hook: Hook | None, path: Path) -> Iterator[Mist
 
 
 def _part(kind: Any, value: Any) -> Any:
-    """Of a union, the alternative that a table or an array must follow; None: compare as a whole."""
+    """Of a union, the alternative that a table or an array must follow, or why there is none; None: compare as a
+    whole.
+    """
+    tagged = [part for part in _parts(kind) if _is_struct(part) and part.__struct_config__.tag_field]
+    if tagged and isinstance(value, dict):
+        return _tagged(tagged, value)
     for part in _parts(kind):
         if isinstance(value, dict) and (_is_struct(part) or get_origin(part) is dict):
             return part
         if isinstance(value, list) and get_origin(part) in (list, tuple):
             return part
     return None
+
+
+def _tagged(parts: list[Any], value: dict[str, Any]) -> Any:
+    """The struct whose tag a table has."""
+    field = parts[0].__struct_config__.tag_field
+    by_tag = {part.__struct_config__.tag: part for part in parts}
+    if field not in value:
+        return Mistake((field,), f"is missing; it must be {_either([_shown(tag) for tag in by_tag])}")
+    tag = value[field]
+    if not isinstance(tag, str) or tag not in by_tag:
+        return Mistake((field,), f"must be a name, got {_shown(tag)}; {nearest(str(tag), by_tag)}")
+    return by_tag[tag]
 
 
 def _parts(kind: Any) -> list[Any]:

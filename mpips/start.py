@@ -20,6 +20,7 @@ from mpips.table import TableSpec
 from mpips.views.view import Roles, assign
 
 if TYPE_CHECKING:
+    from mpips.job import Job
     from mpips.rank import Outcome, Rank
     from mpips.scheduler.conductor import Conductor
 
@@ -282,28 +283,25 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
     JobFileError
         with every mistake in it.
     """
-    from mpips.algorithms import linear
-    from mpips.algorithms.settings import BlockSettings
+    from mpips.algorithms.neural.job import network_of
     from mpips.job import GroupSection, load
     from mpips.program import PROGRAMS, WATCH
 
     job = load(path, overrides)
-    table = job.algorithm.table
+    network = network_of(job)
+    program, watch = _linear(job) if network is None else (network.train, network.watch)
 
     def tables(features: int) -> list[TableSpec]:
-        return [section.spec(name, features) for name, section in job.tables.items()]
-
-    def solve(worker: Any) -> None:
-        linear.solve(worker, table, job.algorithm.passes, job.data.seed, job.algorithm.block or BlockSettings())
+        made = [section.spec(name, features) for name, section in job.tables.items()]
+        return made if network is None else [*network.tables, *made]
 
     def group(section: GroupSection) -> Group:
-        watch = section.program == WATCH
-        program = (lambda worker: linear.watch(worker, table)) if watch else PROGRAMS[section.program]
-        return Group(program, section.workers, section.bound)
+        of_group = watch if section.program == WATCH else PROGRAMS[section.program]
+        return Group(of_group, section.workers, section.bound)
 
     groups = {name: group(section) for name, section in job.groups.items()}
     return Plan(
-        program=solve if job.algorithm.solver == "block" else lambda worker: linear.train(worker, table),
+        program=program,
         tables=tables,
         roles=job.roles,
         data=job.data,
@@ -312,7 +310,8 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         evaluate_every=job.algorithm.evaluate_every,
         epoch_share=job.algorithm.epoch_share,
         seed=job.data.seed,
-        model=table,
+        model=job.algorithm.table,
+        classes=network.classes if network is not None else None,
         delay=job.consistency.bound,
         groups=groups,
         keeps_rows=job.algorithm.solver == "block",
@@ -335,3 +334,23 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         trace={name: section.trace for name, section in job.tables.items() if section.trace},
         text=job.text,
     )
+
+
+def _linear(job: "Job") -> "tuple[Callable[[Any], None], Callable[[Any], None]]":
+    """The programs of workers that train a linear model, and of those that watch it."""
+    from mpips.algorithms import linear
+    from mpips.algorithms.settings import BlockSettings
+
+    table, passes, seed = job.algorithm.table, job.algorithm.passes, job.data.seed
+    assert table is not None
+
+    def solve(worker: Any) -> None:
+        linear.solve(worker, table, passes, seed, job.algorithm.block or BlockSettings())
+
+    def train(worker: Any) -> None:
+        linear.train(worker, table)
+
+    def watch(worker: Any) -> None:
+        linear.watch(worker, table)
+
+    return solve if job.algorithm.solver == "block" else train, watch

@@ -19,6 +19,16 @@ Kind = Literal["dense", "sparse"]
 DType = Literal["float32", "float64"]
 
 
+class Normal(msgspec.Struct, frozen=True):
+    """Random numbers that a dense table begins with: in each row the first `columns` are from a normal distribution of
+    mean 0, the others are 0. The same seed gives the same, whichever server has the row.
+    """
+
+    deviation: float
+    columns: int
+    seed: int
+
+
 class TableSpec(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A named vector or matrix of shared parameters.
 
@@ -32,6 +42,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     rule : the update rule, ``{"name": …, parameter: value, …}``.
     slots : update-state values that the rule keeps per value.
     inputs : numbers that a push has per value.
+    initial : what a dense table begins with; None: zeros.
     push_filters, pull_filters : the filters of its pushes and pulls between nodes, ``{"name": …, parameter: value, …}``
         each, in their order; see `mpips.filters`.
     aggregate : apply the pushes of all workers of the main group together, when each has made its n-th, summed in the
@@ -47,6 +58,7 @@ class TableSpec(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     slots: int = 0
     inputs: int = 1
     aggregate: bool = False
+    initial: Normal | None = None
     push_filters: list[dict[str, Any]] = []
     pull_filters: list[dict[str, Any]] = []
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mpips.kernels.logistic import evaluate
-from mpips.metrics import BINS, FINEST, LIMIT, Evaluation, pack
+from mpips.metrics import BINS, FINEST, LIMIT, Scores, pack
 
 
 def rows_of_scores(scores):
@@ -20,7 +20,7 @@ def rows_of_scores(scores):
 
 
 def evaluation_of(scores, labels, parts=1):
-    evaluation = Evaluation()
+    evaluation = Scores()
     for part in np.array_split(np.arange(len(scores)), parts):
         indptr, indices, values, weights = rows_of_scores(np.asarray(scores)[part])
         histogram = np.zeros((2, BINS), np.uint32)
@@ -58,6 +58,6 @@ def test_scores_beyond_the_histogram_count_at_its_ends():
 
 
 def test_nothing_evaluated_has_no_quality():
-    evaluation = Evaluation()
+    evaluation = Scores()
     assert np.isnan(evaluation.auc)
     assert np.isnan(evaluation.logloss)

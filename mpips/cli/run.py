@@ -145,6 +145,7 @@ class _Run:
         self.over = False
         self.a_rank_died = False
         self.lost_a_host = False
+        self.has_ranks = False
         self.deadline = float("inf")
 
     def follow(self, line: list[str], environment: dict[str, str], stage: str) -> int:
@@ -192,10 +193,11 @@ class _Run:
     def _goes_on(self, process: subprocess.Popen[bytes]) -> bool:
         """Heed signals and deadlines; False when the job has to be ended by force."""
         now = time.monotonic()
+        self.has_ranks |= self.folder.file("ranks.json").exists()  # later the folder may be gone
         if len(self.signals) > self.heeded:
             first = self.heeded == 0
             self.heeded = len(self.signals)
-            if not first or not self.folder.file("ranks.json").exists():
+            if not first or not self.has_ranks:
                 self.progress.say("ending the job at once")
                 return False
             name = signal.Signals(self.signals[0]).name

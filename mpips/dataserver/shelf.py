@@ -28,12 +28,14 @@ class Shelf:
         self._places: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()  # offset, size; the next to go first
         self._read: dict[Reader, Hashable] = {}
         self._readers: Counter[Hashable] = Counter()
+        self._once: set[Hashable] = set()  # of no use when they have been read
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._places
 
-    def put(self, name: Hashable, size: int, fill: Callable[[Blob], object]) -> bool:
-        """Have `fill` write a blob of `size` bytes; False when there is no room until something is given back.
+    def put(self, name: Hashable, size: int, fill: Callable[[Blob], object], once: bool = False) -> bool:
+        """Have `fill` write a blob of `size` bytes; False when there is no room until something is given back. One for
+        `once` goes when nobody reads it any more.
 
         Raises
         ------
@@ -50,6 +52,7 @@ class Shelf:
                     if not self._read:
                         raise
                     return False
+                self._once.discard(idle)
                 self._fabric.space.free(self._places.pop(idle)[0])
         try:
             fill(self._fabric.arena[offset : offset + size])
@@ -57,6 +60,8 @@ class Shelf:
             self._fabric.space.free(offset)
             raise
         self._places[name] = offset, size
+        if once:
+            self._once.add(name)
         return True
 
     def lend(self, name: Hashable, reader: Reader) -> tuple[int, int]:
@@ -74,6 +79,9 @@ class Shelf:
             self._readers[name] -= 1
             if not self._readers[name]:
                 del self._readers[name]
+                if name in self._once:
+                    self._once.remove(name)
+                    self._fabric.space.free(self._places.pop(name)[0])
 
     def forget(self, rank: int) -> None:
         """A rank will read nothing more."""

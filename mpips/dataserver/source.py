@@ -25,21 +25,9 @@ _COUNT = {"csv": csv.count_rows, "libsvm": libsvm.count_rows, "criteo": criteo.c
 
 
 class Prepared:
-    """The batches of one data server, in its cache; training batches come first.
+    """The batches of one part in its cache; as `mpips.dataserver.part.Part`."""
 
-    Attributes
-    ----------
-    train, test : int
-        Number of training and of test batches.
-    train_rows, test_rows, skipped : int
-        Number of rows, and of malformed rows that were left out.
-    features : int
-        Rows that a dense table of the features of this part needs (libsvm: the largest key + 1).
-    sizes : int64[train + test]
-        Bytes of every batch's blob.
-    dictionary : Dictionary or None
-        The names of the features of this part, training and test rows; the keys of the batches are its keys.
-    """
+    lasting = True
 
     def __init__(self, cache: CacheReader, rebuild: Callable[[], CacheReader]) -> None:
         self._cache = cache
@@ -48,25 +36,20 @@ class Prepared:
         self.train, self.test = summary.train, summary.test
         self.train_rows, self.test_rows = summary.train_rows, summary.test_rows
         self.skipped, self.features = summary.skipped, summary.features
-        self.sizes = cache.sizes
         self.dictionary: Dictionary | None = cache.dictionary
 
-    def read(self, index: int, out: NDArray[np.uint8]) -> int:
-        """Read the blob of a batch into the start of `out` (uint8, contiguous); its number of bytes.
+    def size(self, batch: int) -> int:
+        """As `Part.size`."""
+        return int(self._cache.sizes[batch])
 
-        A cache that proves to be damaged is built again first, with the same batches.
-
-        Raises
-        ------
-        DataError
-            The cache is damaged, and cannot be built again.
-        """
+    def read(self, batch: int, epoch: int, out: NDArray[np.uint8]) -> None:
+        """As `Part.read`. A cache that proves to be damaged is built again first, with the same batches."""
         try:
-            return self._cache.read(index, out)
+            self._cache.read(batch, out)
         except DamagedError:
             self._cache.close()
             self._cache = self._rebuild()
-            return self._cache.read(index, out)
+            self._cache.read(batch, out)
 
     def close(self) -> None:
         """Close the cache."""

@@ -4,11 +4,14 @@ from mpips.messages.message import Message
 
 
 class BatchRequest(Message, frozen=True):
-    """Worker → data server: have this batch of a part ready in your arena; it is my request `number`."""
+    """Worker → data server: have this batch of a part, as it is in this epoch, ready in your arena; it is my request
+    `number`.
+    """
 
     number: int
     part: int
     batch: int
+    epoch: int = 0
 
 
 class BatchReady(Message, frozen=True):

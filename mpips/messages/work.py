@@ -12,7 +12,7 @@ class Workload(Message, frozen=True):
 
     They count as those of `identity`, the worker that was given them first, whoever does them; `first` is the number of
     the first of them among all that it was ever given. What is pushed for them is in no generation up to `cut` that is
-    a cut.
+    a cut. `begun` is the share of the epoch's batches that was handed out before.
     """
 
     number: int
@@ -23,6 +23,7 @@ class Workload(Message, frozen=True):
     identity: int
     first: int
     cut: int = 0
+    begun: float = 0.0
 
 
 class Cancelled(Message, frozen=True):
@@ -36,12 +37,12 @@ class NoMoreWork(Message, frozen=True):
 
 
 class WorkDone(Message, frozen=True):
-    """Worker → scheduler: every push of this workload is acknowledged; `histogram` is an evaluation's packed counts,
+    """Worker → scheduler: every push of this workload is acknowledged; `counts` is what an evaluation counted, packed,
     `waited` the seconds that I had no workload since the last such message.
     """
 
     number: int
     rows: int
     loss: float
-    histogram: bytes
+    counts: bytes
     waited: float = 0.0

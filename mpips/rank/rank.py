@@ -221,15 +221,18 @@ class Rank:
         fabric, view, plan, line = self._fabric, self.view, self._plan, self._line
         try:
             if fabric.rank in view.servers and self._server is None:
-                threads = plan.threads or max(1, int(self._cores()))
-                self._server = Server(fabric, view, line, self._received, plan.writing, threads, self._copy_share)
+                self._server = Server(
+                    fabric, view, line, self._received, plan.writing, self._threads(), self._copy_share
+                )
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
-                self._data_server = DataServer(fabric, view, line, plan.data, plan.base, plan.run, plan.traced_names)
+                self._data_server = DataServer(
+                    fabric, view, line, plan.data, plan.base, plan.run, self._threads(), plan.traced_names
+                )
                 self._calls.serve(self._data_server)
             if fabric.rank in view.workers and self._worker is None:
                 delay = plan.delay_of(view.group_of(fabric.rank))
-                self._worker = self._to_run = Worker(fabric, view, line, self._issued, delay)
+                self._worker = self._to_run = Worker(fabric, view, line, self._issued, delay, self._threads())
                 self._worker.on_begin = self._calls.begin
                 self._calls.serve(self._worker, begun=False)
         except Error as error:
@@ -259,6 +262,10 @@ class Rank:
         nodes, me = self.view.nodes, self._fabric.rank
         sharing = [rank for rank, node in enumerate(nodes) if node == nodes[me] and (rank not in idle or rank == me)]
         return len(os.sched_getaffinity(0)) / len(sharing)
+
+    def _threads(self) -> int:
+        """How many kernels this rank may run at once."""
+        return self._plan.threads or max(1, int(self._cores()))
 
     def _copy_share(self, view: View) -> float:
         """The share of a server's own time that goes into copying: where cores have several ranks, of what it has."""

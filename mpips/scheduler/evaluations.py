@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from mpips import messages as m
-from mpips.metrics import Evaluation
+from mpips.metrics import Confusion, Evaluation, Scores
 from mpips.scheduler.effects import Effects
 from mpips.views.view import MAIN, View
 
@@ -14,12 +15,14 @@ class Evaluations:
 
     Parameters
     ----------
-    model : the table whose non-zeros are counted.
+    model : the table whose non-zeros are counted; None: of none.
+    classes : how many the rows are told apart into; None: two, by scores.
     effects : takes messages and events.
     """
 
-    def __init__(self, model: str | None, effects: Effects) -> None:
+    def __init__(self, model: str | None, classes: int | None, effects: Effects) -> None:
         self._model = model
+        self._classes = classes
         self._effects = effects
         self._found: dict[str, Evaluation] = {}
         self._uncounted: deque[tuple[int, Evaluation]] = deque()  # by epoch; of the first, servers are counting
@@ -28,14 +31,15 @@ class Evaluations:
 
     def add(self, group: str, message: m.WorkDone) -> None:
         """A worker of a group has evaluated some batches."""
-        self._found.setdefault(group, Evaluation()).add(message.rows, message.loss, message.histogram)
+        if group not in self._found:
+            self._found[group] = Scores() if self._classes is None else Confusion(self._classes)
+        self._found[group].add(message.rows, message.loss, message.counts)
 
     def end(self, group: str, number: int, view: View) -> None:
         """All batches are in: of the epoch, or the round, of this number."""
         found = self._found.pop(group)
         if group != MAIN:
-            figures = {"rows": found.rows, "auc": found.auc, "logloss": found.logloss}
-            self._effects.log("live evaluation", group=group, round=number, **figures)
+            self._effects.log("live evaluation", group=group, round=number, rows=found.rows, **found.figures())
             return
         self._uncounted.append((number, found))
         if len(self._uncounted) == 1:
@@ -57,7 +61,7 @@ class Evaluations:
         if self.measuring and (old.servers, old.ring) != (new.servers, new.ring):
             self._measure(new.servers)
 
-    def measured(self, server: int, message: m.Measured) -> dict[str, float]:
+    def measured(self, server: int, message: m.Measured) -> dict[str, Any]:
         """A server has counted; the figures of the evaluation when it was the last one."""
         if not self._uncounted or message.epoch != self._uncounted[0][0] or not self._asked.get(server):
             return {}
@@ -69,8 +73,9 @@ class Evaluations:
         if any(self._asked.values()):
             return {}
         epoch, found = self._uncounted.popleft()
-        count = self._nonzeros.get(self._model or "", 0)
-        figures = {"auc": found.auc, "logloss": found.logloss, "nonzeros": count}
+        figures = found.figures()
+        if self._model is not None:
+            figures["nonzeros"] = self._nonzeros.get(self._model, 0)
         self._effects.log("evaluation", epoch=epoch, rows=found.rows, **figures)
         if self._uncounted:
             self._measure(list(self._asked))

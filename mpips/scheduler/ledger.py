@@ -175,9 +175,12 @@ class Ledger:
         batches = [queue.popleft() for _ in range(min(most, len(queue)))]
         if not queue:
             del self._queues[part]
+        begun = 0.0
         if train:
             self._out += len(batches)
-        return self._outstanding.give(worker, identity, self.epoch, train, part, batches, now)
+            left = len(batches) + sum(len(queue) for queue in self._queues.values())
+            begun = 1.0 - left / sum(b.train for b in self._batches)
+        return self._outstanding.give(worker, identity, self.epoch, train, part, batches, now, begun)
 
     def late(self, worker: int, now: float) -> Late | None:
         """What runs late, handed out a second time to a worker for which there is nothing else."""

@@ -55,13 +55,23 @@ class Outstanding:
     # --- handing out ------------------------------------------------------------------------------------------------
 
     def give(
-        self, worker: int, identity: int, epoch: int, train: bool, part: int, batches: list[int], now: float
+        self,
+        worker: int,
+        identity: int,
+        epoch: int,
+        train: bool,
+        part: int,
+        batches: list[int],
+        now: float,
+        begun: float = 0.0,
     ) -> Workload:
-        """Make a workload and hand it out to a worker, whose pushes count as this identity's."""
+        """Make a workload and hand it out to a worker, whose pushes count as this identity's, when a share of its epoch
+        is `begun`.
+        """
         self._numbers += 1
         first = self._counters.get(identity, 0) + 1
         self._counters[identity] = first + len(batches) - 1
-        workload = Workload(self._numbers, epoch, train, part, batches, identity, first, self.cut)
+        workload = Workload(self._numbers, epoch, train, part, batches, identity, first, self.cut, begun)
         self._workloads[workload.number] = workload
         self._lines.setdefault(identity, []).append(workload.number)
         self._holders[workload.number] = []

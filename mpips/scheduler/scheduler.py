@@ -62,7 +62,7 @@ class Scheduler:
         self._places = Places(view)
         self._work = Work(plan, view, self._places, self.tally, self._effects)
         self._losses = Losses(plan, self._work, self.tally, self._effects)
-        self._evaluations = Evaluations(plan.model, self._effects)
+        self._evaluations = Evaluations(plan.model, plan.classes, self._effects)
         self._sums = Sums(self._places, self._membership.may_begin_anew)
         self._passes = 0  # of a solver that keeps its rows
         self._conducted = plan.conduct is None

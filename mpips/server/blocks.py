@@ -11,6 +11,7 @@ import numpy as np
 
 from mpips.fabric.arena import Allocator
 from mpips.kernels import header, sparse
+from mpips.kernels.draw import draw
 from mpips.server.resolved import Resolved
 from mpips.table import HEADER_BYTES, TableSpec
 
@@ -51,13 +52,12 @@ class Blocks:
         self._words[self._headers : self._headers + spec.shards * header.WORDS] = 0
 
     def hold(self, shards: Iterable[int]) -> None:
-        """Make empty shards; their values and state are zero."""
+        """Make new shards: their values are what the table begins with, their state is zero."""
         for shard in shards:
             if self.spec.kind == "dense":
                 bits = self._bits
                 block = self._space.allocate(self._dense_bytes())
-                start = block // 8
-                self._words[start : start + self._dense_bytes() // 8] = 0
+                self._make_new(shard, block)
             else:
                 bits = max(FEWEST_BITS, (self.spec.rows * 3 // 2 // self.spec.shards).bit_length())
                 block = self._fresh_block(bits)
@@ -87,15 +87,24 @@ class Blocks:
         self._resolved.forget()
 
     def clear_shard(self, shard: int) -> None:
-        """Make a shard as empty as a new one."""
+        """Make a shard as a new one is."""
         head = self._header(shard)
         block, bits = header.block_of(int(head[header.LOCATION])) // 8, header.bits_of(int(head[header.LOCATION]))
         if self.spec.kind == "dense":
-            self._words[block : block + self._dense_bytes() // 8] = 0
+            self._make_new(shard, block * 8)
         else:
             sparse.clear(self._words, block, bits, self._stride)
             head[header.COUNT] = 0
         self._resolved.forget()
+
+    def _make_new(self, shard: int, block: int) -> None:
+        """Fill a dense block with what the table begins with."""
+        self._words[block // 8 : (block + self._dense_bytes()) // 8] = 0
+        if (initial := self.spec.initial) is not None:
+            lo, hi = self.spec.shard_range(shard)
+            start = block // self.spec.itemsize
+            values = self._cells[start : start + (hi - lo) * self.spec.width].reshape(hi - lo, self.spec.width)
+            draw(values[:, : initial.columns], lo, initial.deviation, initial.seed)
 
     @property
     def versions(self) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpips.dataserver.batch import Batch
+from mpips.dataserver.image_batch import ImageBatch, is_of_images
 from mpips.fabric import Deadline, Fabric
 from mpips.line import Line
 from mpips.messages import BatchReady, BatchRequest, BatchTaken, NoMoreWork, Resumed, Workload, WorkRequest
@@ -68,7 +69,7 @@ class Batches:
         fabric.on(NoMoreWork, self._ended)
         fabric.on(BatchReady, self._arrived)
 
-    def __iter__(self) -> Iterator[tuple[Workload, int, Batch]]:
+    def __iter__(self) -> Iterator[tuple[Workload, int, Batch | ImageBatch]]:
         """Workload, number and content of every batch, until there is no more work; its arrays are valid until the
         next one is asked for. It can be done again, for work of another kind.
         """
@@ -86,7 +87,7 @@ class Batches:
             if blob is None:
                 return
             self._in_use = True
-            yield coming.workload, coming.batch, Batch.unpack(blob)
+            yield coming.workload, coming.batch, ImageBatch.unpack(blob) if is_of_images(blob) else Batch.unpack(blob)
             self._in_use = False
             self._coming.popleft()
             self._done_with(coming)
@@ -173,7 +174,9 @@ class Batches:
 
     def _send(self, coming: Coming, request: int) -> None:
         coming.asked = self._view.parts[coming.workload.part]
-        self._fabric.send(coming.asked, BatchRequest(request, coming.workload.part, coming.batch))
+        self._fabric.send(
+            coming.asked, BatchRequest(request, coming.workload.part, coming.batch, coming.workload.epoch)
+        )
 
     def _given(self, source: int, message: Workload) -> None:
         self._requested = False

@@ -1,11 +1,12 @@
 """The worker's role: the tables, and a loop that feeds an algorithm with batches and reports what came of them."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mpips.dataserver.batch import EMPTY, Batch, batch_of
+from mpips.dataserver.image_batch import ImageBatch
 from mpips.dataserver.rows import concatenate
 from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
@@ -28,7 +29,7 @@ from mpips.messages import (
     WorkDone,
     Workload,
 )
-from mpips.metrics import BINS, pack
+from mpips.metrics import SCORES, pack
 from mpips.table import header_offsets
 from mpips.tasks import Issued, Task, TaskRefused
 from mpips.tasks.calls import call
@@ -38,6 +39,8 @@ from mpips.worker.forgotten import Forgotten
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
+
+T = TypeVar("T")
 
 TO_WORKERS = (
     Begin,
@@ -58,13 +61,18 @@ class Leaves(Error, RuntimeError):
 
 
 class Algorithm(Protocol):
-    """What `Worker.train` runs: mathematics, and the order of pushes and pulls."""
+    """What `Worker.train` runs: mathematics, and the order of pushes and pulls.
 
-    def train(self, batch: Batch) -> float:
-        """Learn from a batch; the loss summed over its rows, before they were learned from."""
+    Attributes
+    ----------
+    counts : shape of what an evaluation counts; if it does not say, that of scores.
+    """
 
-    def evaluate(self, batch: Batch, histogram: np.ndarray[Any, np.dtype[np.uint32]]) -> float:
-        """The loss summed over a batch's rows; scores are counted in `histogram` (2, BINS), by label."""
+    def train(self, batch: Any) -> float:
+        """Learn from a `Batch` or `ImageBatch`; the loss summed over its rows, before they were learned from."""
+
+    def evaluate(self, batch: Any, counts: np.ndarray[Any, np.dtype[np.uint32]]) -> float:
+        """The loss summed over a batch's rows, what is found counted in `counts`, by label; see `mpips.metrics`."""
 
 
 class Worker:
@@ -77,12 +85,18 @@ class Worker:
     index, count : its number in the group, and how many the group had when this worker began.
     tables : the job's tables by name.
     feature_groups : the key range of each field of the data, when their keys are from a dictionary.
+    threads : cores of its node that there are for this worker.
+    doing : while an algorithm has a batch: the workload that it belongs to, and its number in its part of the data.
     on_begin : called when the tables are there.
     left : whether the job needs this worker no longer.
     """
 
-    def __init__(self, fabric: Fabric, view: View, line: Line, issued: Issued, delay: int | None) -> None:
+    def __init__(
+        self, fabric: Fabric, view: View, line: Line, issued: Issued, delay: int | None, threads: int = 1
+    ) -> None:
         self.rank = fabric.rank
+        self.threads = threads
+        self.doing: tuple[Workload, int]
         self.group = view.group_of(fabric.rank)
         self.index = view.groups[self.group].index(fabric.rank)
         self.count = len(view.groups[self.group])
@@ -188,6 +202,11 @@ class Worker:
             self._resumed = view
             self._line.tell(Resumed(view))
 
+    @property
+    def peers(self) -> int:
+        """How many workers its group has now, this one included."""
+        return len(self._view.groups.get(self.group, [])) or 1
+
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do.
 
@@ -219,6 +238,15 @@ class Worker:
         self._fabric.wait(lambda: self.left or until(), what, timeout=timeout)
         if self.left:
             raise self._leaves()
+
+    def together(self, works: Sequence[Callable[[], T]]) -> list[T]:
+        """Run functions at once, each in a thread, and answer others meanwhile; what they return, in their order.
+
+        None of them may use this worker or its tables.
+        """
+        running = [self._fabric.aside(work) for work in works]
+        self._fabric.wait(lambda: all(each.done() for each in running), "its own threads", timeout=None)
+        return [each.result() for each in running]
 
     def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:
         """Have every rank of a group run a registered function (`mpips.function`); the replies in order of rank.
@@ -307,6 +335,7 @@ class Worker:
         """
         parts = []
         for workload, number, batch in self._batches:
+            assert isinstance(batch, Batch)
             parts.append(batch.rows())
             if number == workload.batches[-1]:
                 self._line.tell(WorkDone(workload.number, 0, 0.0, b""))
@@ -321,27 +350,28 @@ class Worker:
             when it pushes NaN or infinite values, or a key that the table does not have, or a server refuses.
         """
         current, rows, loss, waited = 0, 0, 0.0, self._batches.waited
-        histogram = np.zeros((2, BINS), np.uint32)
+        counts = np.zeros(getattr(algorithm, "counts", SCORES), np.uint32)
         for workload, number, batch in self._batches:
+            self.doing = workload, number
             if workload.number != current:  # the one before may have been left
                 current, rows, loss = workload.number, 0, 0.0
-                histogram[:] = 0
+                counts[:] = 0
             try:
                 if workload.train:
                     loss += self._train_one(algorithm, batch, workload, number)
                 else:
-                    loss += algorithm.evaluate(batch, histogram)
+                    loss += algorithm.evaluate(batch, counts)
             except (KeyRangeError, NonFiniteError, TaskRefused, ArenaFull) as error:
                 place = f"epoch {workload.epoch}, batch {number} of part {workload.part}"
                 raise TrainingError(f"worker {self.rank}, {place}: {error}") from error
             rows += len(batch)
             if number == workload.batches[-1]:
-                packed = b"" if workload.train else pack(histogram)
+                packed = b"" if workload.train else pack(counts)
                 self._after_pushes(self._reporter(workload, rows, loss, packed, self._batches.waited - waited))
                 waited = self._batches.waited
         self.settle()
 
-    def _train_one(self, algorithm: Algorithm, batch: Batch, workload: Workload, number: int) -> float:
+    def _train_one(self, algorithm: Algorithm, batch: Batch | ImageBatch, workload: Workload, number: int) -> float:
         """Learn from a batch, under the identity and the counter that it has whoever does it."""
         counter = workload.first + workload.batches.index(number)
         for table in self.tables.values():
@@ -351,10 +381,8 @@ class Worker:
             table.end_batch()
         return loss
 
-    def _reporter(
-        self, workload: Workload, rows: int, loss: float, histogram: bytes, waited: float
-    ) -> Callable[[], None]:
-        message = WorkDone(workload.number, rows, loss, histogram, waited)
+    def _reporter(self, workload: Workload, rows: int, loss: float, counts: bytes, waited: float) -> Callable[[], None]:
+        message = WorkDone(workload.number, rows, loss, counts, waited)
         return lambda: self._line.tell(message)
 
     def _after_pushes(self, then: Callable[[], None]) -> None:

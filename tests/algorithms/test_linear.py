@@ -74,9 +74,9 @@ def batches_of(data, parts=1):
     """Every batch of a data server, by number."""
     prepared = prepare(*data, 0, parts)
     batches = []
-    for number, size in enumerate(prepared.sizes.tolist()):
-        blob = np.empty(size, np.uint8)
-        prepared.read(number, blob)
+    for number in range(prepared.train + prepared.test):
+        blob = np.empty(prepared.size(number), np.uint8)
+        prepared.read(number, 1, blob)
         batches.append(Batch.unpack(blob))
     prepared.close()
     return batches, prepared.train

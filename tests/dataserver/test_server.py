@@ -91,7 +91,7 @@ class Course:
 
         def take_roles():
             if fabric.rank in view[0].parts and fabric.rank not in self.servers:
-                server = DataServer(fabric, view[0], wire, self.spec, self.base, self.run_folder)
+                server = DataServer(fabric, view[0], wire, self.spec, self.base, self.run_folder, 1)
                 self.servers[fabric.rank] = server
                 roles.append(server)
                 while early:
@@ -218,9 +218,9 @@ def whole_of(data, parts):
     names = Dictionary.merge([each.dictionary for each in read]) if spec.has_names else None
     whole = {}
     for part, prepared in enumerate(read):
-        for number, size in enumerate(prepared.sizes.tolist()):
-            blob = np.empty(size, np.uint8)
-            prepared.read(number, blob)
+        for number in range(prepared.train + prepared.test):
+            blob = np.empty(prepared.size(number), np.uint8)
+            prepared.read(number, 1, blob)
             batch = Batch.unpack(blob)
             keys = batch.keys if names is None else names.ids(batch.keys)
             whole[part, number] = keys, batch.indices, batch.values, batch.labels
@@ -406,7 +406,7 @@ def test_a_request_that_comes_two_views_early_is_kept(numbered):
 
     def live(fabric):
         if fabric.rank == 1:
-            server = DataServer(fabric, views[0], Wire(fabric), spec, base, None)
+            server = DataServer(fabric, views[0], Wire(fabric), spec, base, None, 1)
             fabric.dispatch(2, BatchRequest(7, 1, 0))
             server.viewed(views[0], views[1])
             server.viewed(views[1], views[2])

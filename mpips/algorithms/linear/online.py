@@ -29,10 +29,10 @@ class LogisticRegression:
         self._weights.push(keys, gradient)
         return float(loss)
 
-    def evaluate(self, batch: Batch, histogram: np.ndarray[Any, np.dtype[np.uint32]]) -> float:
-        """Loss of the current weights, scores counted in `histogram` (2, BINS)."""
+    def evaluate(self, batch: Batch, counts: np.ndarray[Any, np.dtype[np.uint32]]) -> float:
+        """Loss of the current weights, scores counted in `counts`, as `mpips.metrics.SCORES` has it."""
         weights = self._weights.pull(batch.keys).wait()
-        return float(evaluate(batch.indptr, batch.indices, batch.values, batch.labels, weights, histogram))
+        return float(evaluate(batch.indptr, batch.indices, batch.values, batch.labels, weights, counts))
 
 
 def train(worker: Worker, table: str) -> None:

@@ -1,0 +1,78 @@
+"""A job file's network: what its workers run, and the tables of its weights."""
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpips.algorithms.neural.settings import NeuralSettings, Shape, Weights, shapes_of, weights_of
+from mpips.rule import fitted
+from mpips.table import Normal, TableSpec
+
+if TYPE_CHECKING:
+    from mpips.job import Job
+
+
+@dataclass(frozen=True)
+class JobNetwork:
+    """What follows from a job file.
+
+    Attributes
+    ----------
+    names : of the classes.
+    """
+
+    settings: NeuralSettings
+    shapes: list[Shape]
+    weights: list[Weights]
+    names: list[str]
+    passes: int
+    in_step: bool
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+    @property
+    def tables(self) -> list[TableSpec]:
+        """One for each layer that has weights: a row for each unit, its bias last.
+
+        They begin with numbers of variance 2 / inputs (He et al. 2015), and biases of 0.
+        """
+        return [
+            fitted(
+                TableSpec(
+                    name=each.name,
+                    rows=each.units,
+                    width=each.inputs + 1,
+                    initial=Normal(
+                        math.sqrt(2 / each.inputs), each.inputs, zlib.crc32(f"{self.seed} {each.name}".encode())
+                    ),
+                )
+            )
+            for each in self.weights
+        ]
+
+    def train(self, worker: Any) -> None:
+        """The program of a worker."""
+        from mpips.algorithms.neural import training
+
+        training.train(worker, self.settings, self.shapes, self.weights, self.passes, self.in_step, self.seed)
+
+    watch = train  # a group that watches is given what to evaluate
+
+
+def network_of(job: "Job") -> JobNetwork | None:
+    """The network of a job; None when it has none."""
+    settings = job.algorithm.neural
+    if settings is None:
+        return None
+    from mpips.dataserver.image_files import kind_of
+
+    kind = kind_of(job.data, job.base)
+    shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
+    weights, seed = weights_of(settings.layers, shapes), job.data.seed
+    in_step = job.consistency.delay == 0
+    return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, seed)

@@ -1,0 +1,79 @@
+"""The weights of a network as a worker has them: a copy that its threads change at once, without a lock, and what goes
+to the servers and comes from them.
+
+Source: Chilimbi et al. 2014, section 4.2 (fast weight updates) and 4.4 (the parameter server).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpips.algorithms.neural.settings import Weights
+from mpips.kernels.descent import depart, descend, meet
+from mpips.tasks import Task
+from mpips.worker.table import Table
+
+Array = np.ndarray[Any, Any]
+
+
+class Model:
+    """Of each layer with weights a matrix (units, inputs + 1), the bias last.
+
+    A pull is made while the worker computes. What it brings is what servers had when all pushes of this worker were
+    applied; what others have added since the pull before is added here, and what this worker has done meanwhile stays.
+
+    Parameters
+    ----------
+    tables, weights : of each layer with weights, from the first to the last.
+
+    Attributes
+    ----------
+    values : the matrices; threads read them while others write.
+    """
+
+    def __init__(self, tables: Sequence[Table], weights: Sequence[Weights]) -> None:
+        self._tables = tables
+        shapes = [(each.units, each.inputs + 1) for each in weights]
+        kinds = [table.spec.numpy_dtype for table in tables]
+        self.values, self._velocity, self._known, self._pulled, self._update = (
+            [np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)] for _ in range(5)
+        )
+        self._pulls: list[Task[Any]] = []
+        self._pushes: list[Task[Any]] = []
+
+    def pull(self) -> None:
+        """Begin to read what servers have, with all pushes of this worker."""
+        after = [[push] for push in self._pushes] or [[] for _ in self._tables]
+        self._pulls = [
+            table.pull(slice(None), out, after=pushes)
+            for table, out, pushes in zip(self._tables, self._pulled, after, strict=True)
+        ]
+
+    def meet(self, wait: bool) -> None:
+        """Take in what has been pulled, if it is there or `wait` says so."""
+        if not self._pulls or not (wait or all(pull.finished for pull in self._pulls)):
+            return
+        for pull in self._pulls:
+            pull.wait()
+        self._pulls = []
+        for values, known, pulled in zip(self.values, self._known, self._pulled, strict=True):
+            meet(values.reshape(-1), known.reshape(-1), pulled.reshape(-1))
+
+    def refresh(self) -> None:
+        """Have just what servers have now."""
+        self.meet(wait=True)
+        self.pull()
+        self.meet(wait=True)
+
+    def push(self) -> None:
+        """Send what has been added to the weights since the last push."""
+        self._pushes = []
+        for table, values, known, update in zip(self._tables, self.values, self._known, self._update, strict=True):
+            depart(values.reshape(-1), known.reshape(-1), update.reshape(-1))
+            self._pushes.append(table.push(slice(None), update))
+
+    def descend(self, number: int, gradient: Array, rate: float, momentum: float, decay: float) -> None:
+        """A step of one layer against a gradient; called by any thread."""
+        flat = self.values[number].reshape(-1), self._velocity[number].reshape(-1), gradient.reshape(-1)
+        descend(*flat, rate, momentum, decay)
