@@ -35,8 +35,10 @@ def test_the_mpi_tests_pass_on_four_ranks():
     assert (ended.processes, ended.files) == ([], [])
 
 
-@pytest.mark.parametrize("place", ["one node", "nodes of their own"])
-@pytest.mark.parametrize(("rank", "role"), [(0, "scheduler"), (1, "server"), (2, "worker")])
+@pytest.mark.parametrize(
+    ("rank", "role", "place"),
+    [(0, "scheduler", "one node"), (1, "server", "nodes of their own"), (2, "worker", "one node")],
+)
 def test_a_killed_rank_ends_the_job_within_seconds_and_nothing_is_left(rank, role, place, tmp_path):
     killed = tmp_path / "killed"
     ended = mpirun([sys.executable, "tests/mpi/lose_a_rank.py", str(rank), "1", place, str(killed)], 4, deadline=60)

@@ -44,13 +44,19 @@ class Ring:
         start = bisect.bisect_right(self._points, _point(f"{table}/{shard}"))
         if length == 1:
             return [self._servers[self._places[start % len(self._places)]]]
-        around = (self._places[(start + i) % len(self._places)] for i in range(len(self._places)))
-        order = [self._servers[place] for place in dict.fromkeys(around)]
-        apart: dict[int, int] = {}
-        for server in order:
-            apart.setdefault(self._nodes[server], server)
-        elsewhere = list(apart.values())
-        return (elsewhere + [server for server in order if server not in elsewhere])[:length]
+        met, nodes, apart, others = set[int](), set[int](), list[int](), list[int]()
+        at = start
+        while len(apart) < length and len(met) < len(self._servers):
+            place = self._places[at % len(self._places)]
+            at += 1
+            if place in met:
+                continue
+            met.add(place)
+            server = self._servers[place]
+            node = self._nodes[server]
+            (others if node in nodes else apart).append(server)
+            nodes.add(node)
+        return (apart + others)[:length]
 
     def head(self, table: str, shard: int) -> int:
         """The server that takes the pushes of a shard."""

@@ -95,21 +95,28 @@ def reports_of(job):
     return [event for event in events if event["event"] == "report"]
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+PLACES_AND_SETTINGS = [
+    ("one node", {"workers": 1, "blocks": 1, "order": "cyclic"}),
+    ("one node", {"workers": 2, "delay": 1}),
+    ("nodes of their own", {"workers": 3, "servers": 2, "order": "cyclic"}),
+    ("nodes of their own", {"workers": 2, "servers": 2, "delay": 4, "filters": KKT}),
+    ("two nodes", {"workers": 3, "servers": 2, "delay": None}),
+    ("two nodes", {"workers": 2, "blocks": 1, "delay": 4, "filters": KKT}),
+    ("one node", {"workers": 3, "delay": "auto", "filters": KKT}),
+    (
+        "nodes of their own",
+        {"workers": 2, "servers": 2, "filters": [*KKT, {"name": "key_cache"}, {"name": "compression"}]},
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("place", "settings"),
-    [
-        ("one node", {"workers": 1, "blocks": 1, "order": "cyclic"}),
-        ("one node", {"workers": 2, "delay": 1}),
-        ("nodes of their own", {"workers": 3, "servers": 2, "order": "cyclic"}),
-        ("nodes of their own", {"workers": 2, "servers": 2, "delay": 4, "filters": KKT}),
-        ("two nodes", {"workers": 3, "servers": 2, "delay": None}),
-        ("two nodes", {"workers": 2, "blocks": 1, "delay": 4, "filters": KKT}),
-        ("one node", {"workers": 3, "delay": "auto", "filters": KKT}),
-        (
-            "nodes of their own",
-            {"workers": 2, "servers": 2, "filters": [*KKT, {"name": "key_cache"}, {"name": "compression"}]},
-        ),
+    ("penalty", "place", "settings"),
+    [  # each with two of the three penalties
+        (penalty, *how)
+        for number, how in enumerate(PLACES_AND_SETTINGS)
+        for index, penalty in enumerate(PENALTIES)
+        if (number + index) % 3
     ],
     ids=str,
 )

@@ -72,11 +72,8 @@ def goes_on(job: Started, lost: int) -> None:
     assert "Traceback" not in job.said
 
 
-@pytest.mark.parametrize("separate", ["false", "true"], ids=["one node", "nodes of their own"])
-def test_a_new_process_takes_the_place_of_a_server_that_is_killed(
-    flights: Callable[..., Started], separate: str
-) -> None:
-    job = flights(f"fabric.separate_nodes={separate}")
+def test_a_new_process_takes_the_place_of_a_server_that_is_killed(flights: Callable[..., Started]) -> None:
+    job = flights("fabric.separate_nodes=true")
     said = scale(job, "servers=3")
     assert "3 servers need 1 spares, there are 0: have more started by mpips scale RUN spares=+1" in said
     said = scale(job, "spares=+1")
