@@ -38,6 +38,14 @@ class Sgd(NamedTuple):
     l2: float = 0.0
 
 
+class Momentum(NamedTuple):
+    """Gradient descent with momentum (Polyak 1964): v ← momentum·v − rate·(g + decay·w); w ← w + v; state v."""
+
+    rate: float = 0.01
+    momentum: float = 0.9
+    decay: float = 0.0
+
+
 class Adagrad(NamedTuple):
     """AdaGrad with a proximal step (Duchi et al. 2011): the rate of a value is alpha / (beta + √Σg²)."""
 
@@ -84,10 +92,13 @@ RULES: dict[str, Rule] = {
     "assign": Rule(Assign, 0, 1, None),
     "add": Rule(Add, 0, 1, None),
     "sgd": Rule(Sgd, 0, 1, None),
+    "momentum": Rule(Momentum, 1, 1, None),
     "adagrad": Rule(Adagrad, 1, 1, None),
     "ftrl": Rule(Ftrl, 2, 1, None),
     "proximal": Rule(Proximal, 2, 2, None),
 }
+
+BUILT_IN = frozenset(RULES)
 
 
 def update_rule(parameters: type[Any], slots: int = 0, inputs: int = 1) -> Callable[[Step], Step]:
@@ -101,17 +112,25 @@ def update_rule(parameters: type[Any], slots: int = 0, inputs: int = 1) -> Calla
 
     Examples
     --------
-    >>> class Momentum(NamedTuple):
+    >>> class Nesterov(NamedTuple):
     ...     rate: float = 0.1
-    ...     decay: float = 0.9
-    >>> @mpips.update_rule(Momentum, slots=1)
+    ...     momentum: float = 0.9
+    >>> @mpips.update_rule(Nesterov, slots=1)
     ... @numba.njit
-    ... def momentum(rule, value, update, state):
-    ...     state[0] = rule.decay * state[0] + update
-    ...     return value - rule.rate * state[0]
+    ... def nesterov(rule, value, update, state):
+    ...     before = state[0]
+    ...     state[0] = rule.momentum * before - rule.rate * update
+    ...     return value - rule.momentum * before + (1 + rule.momentum) * state[0]
+
+    Raises
+    ------
+    RuleError
+        when a rule that is built in has its name.
     """
 
     def register(step: Step) -> Step:
+        if step.__name__ in BUILT_IN:
+            raise RuleError(f'the update rule "{step.__name__}" is built in: give yours another name')
         # a class of its own: numba tells rules apart by the type of their parameters
         own = namedtuple(step.__name__, parameters._fields, defaults=parameters._field_defaults.values())  # type: ignore[misc]
         RULES[step.__name__] = Rule(own, slots, inputs, step)
@@ -150,6 +169,18 @@ def make(rule: dict[str, Any]) -> Any:
     if missing:
         raise RuleError(f'update rule "{name}" needs {", ".join(missing)}')
     return parameters(**values)
+
+
+def check(rule: dict[str, Any], others: dict[str, float]) -> None:
+    """See whether parameters may be others for a push to a table of a rule.
+
+    Raises
+    ------
+    RuleError
+        when the rule does not have them, or they are not numbers.
+    """
+    if others:
+        make({**rule, **others})
 
 
 def fitted(table: TableSpec) -> TableSpec:

@@ -7,7 +7,7 @@ from numba import njit
 from mpips.rule import RULES, RuleError, make, update_rule
 
 
-class Momentum(NamedTuple):
+class Heavy(NamedTuple):
     rate: float = 0.1
     decay: float = 0.9
 
@@ -57,15 +57,15 @@ def test_a_rule_without_a_name_is_told_all_names():
 
 
 def test_a_registered_function_is_a_rule_of_its_own_name():
-    @update_rule(Momentum, slots=1)
+    @update_rule(Heavy, slots=1)
     @njit
-    def momentum(rule, value, update, state):
+    def heavy(rule, value, update, state):
         state[0] = rule.decay * state[0] + update
         return value - rule.rate * state[0]
 
-    assert RULES["momentum"].slots == 1
-    assert make({"name": "momentum", "rate": 2}) == Momentum(2.0, 0.9)
-    assert momentum(Momentum(0.5, 0.0), 1.0, 1.0, np.zeros(1)) == 0.5  # still callable
+    assert RULES["heavy"].slots == 1
+    assert make({"name": "heavy", "rate": 2}) == Heavy(2.0, 0.9)
+    assert heavy(Heavy(0.5, 0.0), 1.0, 1.0, np.zeros(1)) == 0.5  # still callable
 
 
 def test_a_parameter_without_a_default_must_be_given():
@@ -76,3 +76,14 @@ def test_a_parameter_without_a_default_must_be_given():
 
     with pytest.raises(RuleError, match='update rule "needy" needs rate'):
         make({"name": "needy"})
+
+
+def test_a_rule_that_is_built_in_keeps_its_name():
+    with pytest.raises(RuleError, match='the update rule "momentum" is built in: give yours another name'):
+
+        @update_rule(Heavy)
+        @njit
+        def momentum(rule, value, update, state):
+            return value
+
+    assert RULES["momentum"].slots == 1

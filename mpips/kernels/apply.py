@@ -15,7 +15,7 @@ from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block
 from mpips.kernels.memory import prefetch, release
 from mpips.kernels.partition import shard_of
 from mpips.kernels.sparse import AHEAD, fetch, find, is_full, occupy
-from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Proximal, Sgd
+from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Momentum, Proximal, Sgd
 
 LEAST_CURVATURE = 1e-8
 LEAST_RADIUS = 0.1
@@ -34,6 +34,12 @@ def _add(rule, value, update, state):
 @njit
 def _sgd(rule, value, update, state):
     return value - rule.rate * (update + rule.l2 * value)
+
+
+@njit
+def _momentum(rule, value, update, state):
+    state[0] = rule.momentum * state[0] - rule.rate * (update + rule.decay * value)
+    return value + state[0]
 
 
 @njit
@@ -75,7 +81,15 @@ def _proximal(rule, value, update, state):
     return value + step
 
 
-_BUILT_IN = {Assign: _assign, Add: _add, Sgd: _sgd, Adagrad: _adagrad, Ftrl: _ftrl, Proximal: _proximal}
+_BUILT_IN = {
+    Assign: _assign,
+    Add: _add,
+    Sgd: _sgd,
+    Momentum: _momentum,
+    Adagrad: _adagrad,
+    Ftrl: _ftrl,
+    Proximal: _proximal,
+}
 
 
 def step(rule: Any, value: Any, update: Any, state: Any) -> Any:

@@ -26,6 +26,13 @@ def depart(weights, known, update):
 
 
 @njit(nogil=True, cache=True)
+def remember(weights, known):
+    """What the weights are is known."""
+    for i in range(weights.size):
+        known[i] = weights[i]
+
+
+@njit(nogil=True, cache=True)
 def meet(weights, known, pulled):
     """Add to the weights what others have added to `pulled` since it was `known`; then that is known."""
     for i in range(weights.size):

@@ -18,6 +18,15 @@ class Coded(msgspec.Struct, frozen=True, array_like=True):
     notes: list[Any]
 
 
+class Product(msgspec.Struct, frozen=True, array_like=True):
+    """Updates as a product, left · rightᵀ: the matrix `left` (rows, terms) lies at this offset of the worker's arena,
+    `right` (numbers of a row, terms) where values would.
+    """
+
+    terms: int
+    left: int
+
+
 class Push(Message, frozen=True):
     """Worker → server: updates for `count` keys within ``[lo, hi)`` lie in my arena; they are those of your shards in
     this view.
@@ -26,6 +35,9 @@ class Push(Message, frozen=True):
     after the other, are sent of a push. `keys` is the offset of the keys (uint64), or None when there is one update for
     every position of the range. What is sent again, to another server than at first, may lie in more than one place:
     `more` has (keys, values, count) of the others. Generations up to `cut` that are cuts must not have it in them.
+
+    `rule` has parameters of the table's rule that are others for this push. With `product`, of a push to a range, the
+    updates are a product of two matrices: see `Product`.
     """
 
     time: int
@@ -43,6 +55,8 @@ class Push(Message, frozen=True):
     coded: Coded | None
     more: list[tuple[int, int, int]] = msgspec.field(default_factory=list)
     cut: int = 0
+    rule: dict[str, float] = msgspec.field(default_factory=dict)
+    product: Product | None = None
 
 
 class PushReply(Message, frozen=True):

@@ -4,16 +4,22 @@ A step is the number of a worker's push to the table, a worker is known by its i
 in a fixed order of workers, so that the result is the same to the bit whatever the order of arrival.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpips.errors import Error
 from mpips.kernels.merge import merge_sum
+from mpips.server.updates import Updates
 from mpips.table import TableSpec
 
 Array = np.ndarray[Any, Any]
+
+
+def _whole(updates: Updates) -> Array:
+    return updates if isinstance(updates, np.ndarray) else updates[:]
 
 
 class AggregateError(Error, ValueError):
@@ -34,16 +40,18 @@ class Part(NamedTuple):
         part's place.
     dropped : called when it is not waited for any more, because it will come again.
     rank : the worker's.
+    rule : parameters of the table's rule that are others for this push.
     """
 
     lo: int
     hi: int
     keys: Array | None
-    values: Array
+    values: Updates
     cut: int
     done: Callable[[Error | None], None]
     dropped: Callable[[], None] = lambda: None
     rank: int = -1
+    rule: Mapping[str, float] = MappingProxyType({})
 
     def __str__(self) -> str:
         return f"{'rows' if self.keys is None else 'a list of keys'} of [{self.lo}, {self.hi})"
@@ -58,8 +66,8 @@ class Aggregate:
     ----------
     spec : the table.
     workers : whose pushes make a step, in the order in which they are summed.
-    apply : called with (cut, lo, hi, keys or None, values) of a sum, its step and its parts by worker, applies it by
-        the table's update rule; an `mpips.Error` that it raises goes to every part's `done`. It comes after a cut if
+    apply : called with (cut, lo, hi, keys or None, values, rule) of a sum, its step and its parts by worker, applies it
+        by the table's update rule; an `mpips.Error` that it raises goes to every part's `done`. It comes after a cut if
         all its parts do, so a cut has the same steps of all workers.
     applied : called with (step, lo, hi, keys or None, then) after that; calls `then` when every part is `done`.
 
@@ -72,7 +80,7 @@ class Aggregate:
         self,
         spec: TableSpec,
         workers: Sequence[int],
-        apply: Callable[[int, int, int, Array | None, Array, int, dict[int, Part]], None],
+        apply: Callable[[int, int, int, Array | None, Array, Mapping[str, float], int, dict[int, Part]], None],
         applied: Callable[[int, int, int, Array | None, Callable[[], None]], None],
     ) -> None:
         self._spec = spec
@@ -124,7 +132,10 @@ class Aggregate:
 
         try:
             keys, values = self._sum(parts)
-            self._apply(min(part.cut for part in parts), lo, hi, keys, values, step, by_worker)
+            rule = parts[0].rule
+            if any(part.rule != rule for part in parts):
+                raise AggregateError(f'table "{self._spec.name}": step {step} has pushes with different rules')
+            self._apply(min(part.cut for part in parts), lo, hi, keys, values, rule, step, by_worker)
         except Error as problem:
             done(problem)
         else:
@@ -148,15 +159,15 @@ class Aggregate:
 
     def _sum(self, parts: list[Part]) -> tuple[Array | None, Array]:
         """Keys, or None, and values of ``((a + b) + c) + …``."""
-        keys, values = parts[0].keys, parts[0].values
+        keys, values = parts[0].keys, _whole(parts[0].values)
         bits = self._spec.shard_bits if self._spec.kind == "sparse" else 0
-        for part in parts[1:]:
+        for i, part in enumerate(parts[1:]):
             if keys is not None:
                 keys, values = merge_sum(keys, values, part.keys, part.values, bits)
-            elif values is parts[0].values:
-                values = values + part.values
+            elif i == 0:
+                values = values + _whole(part.values)
             else:
-                values += part.values
+                values += _whole(part.values)
         return keys, values
 
     def waiting(self) -> dict[int, list[int]]:

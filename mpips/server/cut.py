@@ -4,7 +4,7 @@ that comes after the cut, and what comes late from before the cut is applied to 
 Which is which every push says itself (`Push.cut`): by the first that comes after a cut a server learns of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from mpips.fabric import Fabric
 from mpips.fabric.arena import Allocator
 from mpips.messages import CutOver
 from mpips.server.shards import Shards
+from mpips.server.updates import Updates
 from mpips.table import header_offsets
 from mpips.tasks.countdown import Then, nothing
 
@@ -101,7 +102,15 @@ class CutHere:
     # --- what changes -----------------------------------------------------------------------------------------------
 
     def push(
-        self, table: int, cut: int, identities: Iterable[int], lo: int, hi: int, keys: Array | None, values: Array
+        self,
+        table: int,
+        cut: int,
+        identities: Iterable[int],
+        lo: int,
+        hi: int,
+        keys: Array | None,
+        values: Updates,
+        rule: Mapping[str, float],
     ) -> None:
         """A push of some workers, which comes after `cut`, is going to be applied, as `Shards.apply` has it."""
         aside = self._aside(table, cut)
@@ -115,7 +124,7 @@ class CutHere:
         elif aside.copies.held:
             if keys is not None:
                 keys, values = _of_shards(aside, keys, values)
-            aside.copies.apply(lo, hi, keys, values)
+            aside.copies.apply(lo, hi, keys, values, rule)
 
     def rewrite(
         self, table: int, cut: int, identity: int, concerned: list[int], run: Callable[[Shards, list[int]], Any]
@@ -203,7 +212,7 @@ class CutHere:
         return self._asides
 
 
-def _of_shards(aside: Aside, keys: Array, values: Array) -> tuple[Array, Array]:
+def _of_shards(aside: Aside, keys: Array, values: Updates) -> tuple[Array, Array]:
     """Of a push's keys and values those whose shards have been copied."""
     here = np.zeros(aside.exposed.size, np.bool_)
     here[aside.copies.held] = True

@@ -16,6 +16,7 @@ from mpips.filters import Chain, Direction, KeysMissing
 from mpips.filters.of_table import chain_of
 from mpips.kernels.partition import positions
 from mpips.messages import Coded, KeysGiven, KeysTaken, KeysWanted, Pull, Push, Traffic
+from mpips.server.updates import Multiplied, Updates
 from mpips.table import TableSpec
 
 Array = np.ndarray[Any, Any]
@@ -60,8 +61,12 @@ class Incoming:
         chains = [chain for (_, _, direction), chain in self._chains.items() if direction == "pull"]
         return Traffic.total(Traffic(chain.raw, chain.sent, chain.saved()) for chain in chains)
 
-    def push(self, worker: int, message: Push, then: Callable[[Array | None, Array], None]) -> None:
-        """Call `then` with the keys (n,) uint64 (None: a whole range) and the values (n, width) of a push."""
+    def push(
+        self, worker: int, message: Push, led: list[tuple[int, int]], then: Callable[[Array | None, Updates], None]
+    ) -> None:
+        """Call `then` with the keys (n,) uint64 (None: a whole range) and the values (n, width) of a push. Of a range
+        only the rows are there that this server leads, `led`.
+        """
         spec = self.tables[message.table]
 
         def rows(flat: Array) -> Array:
@@ -71,10 +76,10 @@ class Incoming:
             assert message.keys is not None
             self._decode(worker, message, "push", message.keys, message.coded, then)
             return
-        values = (message.values, message.count * spec.push_width, spec.dtype)
         if message.keys is None:
-            self.read(worker, [values], lambda read: then(None, rows(read[0])))
+            self._push_range(worker, message, led, then)
             return
+        values = (message.values, message.count * spec.push_width, spec.dtype)
         wanted = [(message.keys, message.count, "uint64"), values]
         if not message.more:
             self.read(worker, wanted, lambda read: then(read[0], rows(read[1])))
@@ -89,6 +94,32 @@ class Incoming:
             then(keys[order], values[order])
 
         self.read(worker, wanted, join)
+
+    def _push_range(
+        self, worker: int, message: Push, led: list[tuple[int, int]], then: Callable[[Array | None, Updates], None]
+    ) -> None:
+        spec, product = self.tables[message.table], message.product
+        place, width = message.values, spec.push_width
+        if product is not None:
+            place, width = product.left, product.terms
+        if self._fabric.place(worker) is not None:
+            runs = [(0, message.count)]
+        else:
+            runs = [(start - message.lo, end - message.lo) for start, end in led]
+        wanted = [(place + a * width * spec.itemsize, (b - a) * width, spec.dtype) for a, b in runs]
+        if product is not None:
+            wanted.append((message.values, spec.push_width * product.terms, spec.dtype))
+
+        def arrived(read: list[Array]) -> None:
+            if runs == [(0, message.count)]:
+                rows = read[0].reshape(-1, width)
+            else:
+                rows = np.zeros((message.count, width), spec.dtype)  # what is not led takes no memory
+                for (a, b), part in zip(runs, read, strict=False):
+                    rows[a:b] = part.reshape(-1, width)
+            then(None, rows if product is None else Multiplied(rows, read[-1].reshape(spec.push_width, width)))
+
+        self.read(worker, wanted, arrived)
 
     def request(self, worker: int, message: Pull, then: Callable[[Array], None]) -> None:
         """Call `then` with the keys (n,) uint64 that a pull asks for."""

@@ -1,7 +1,7 @@
 """The server's role: messages in, shards changed or read, replies out."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from mpips.server.incoming import Incoming
 from mpips.server.replication import Replication
 from mpips.server.shards import Shards
 from mpips.server.tracing import Tracing
+from mpips.server.updates import Updates
 from mpips.table import TableSpec, header_offsets
 from mpips.tasks import Received
 from mpips.tasks.countdown import Countdown, Then
@@ -64,7 +65,7 @@ WhenSummed = Callable[[int, int, int, Array | None, Then], None]
 
 
 def _within(
-    shards: Shards, ranges: list[tuple[int, int]], lo: int, keys: Array | None, values: Array
+    shards: Shards, ranges: list[tuple[int, int]], lo: int, keys: Array | None, values: Updates
 ) -> tuple[Array, Array]:
     """Of a push's keys and values those at some ranges of positions; of rows those of shards that are led."""
     spec = shards.spec
@@ -233,7 +234,10 @@ class Server:
             if message.coded is not None and not self._is_new(message):
                 self._arrived(source, message, None, EMPTY)  # what a filter has decoded once it must not decode again
             else:
-                self._incoming.push(source, message, lambda keys, values: self._arrived(source, message, keys, values))
+                led = self.tables[message.table].runs(message.lo, message.hi) if message.keys is None else []
+                self._incoming.push(
+                    source, message, led, lambda keys, values: self._arrived(source, message, keys, values)
+                )
 
         lane = message.table, source
         self._received.take(source, message.time, message.after, run, lane, message.part)
@@ -242,7 +246,7 @@ class Server:
         clock = self.tables[message.table].clock
         return bool(clock.fresh(message.identity, message.lo, message.hi, message.step))
 
-    def _arrived(self, source: int, message: Push, keys: Array | None, values: Array) -> None:
+    def _arrived(self, source: int, message: Push, keys: Array | None, values: Updates) -> None:
         """Apply what is not a repetition in a push, or add the push to those of the other workers."""
         if self._gate.holds_up(lambda: self._arrived(source, message, keys, values)):
             return
@@ -274,12 +278,12 @@ class Server:
                 return
             keys, values = _within(shards, fresh, lo, keys, values)
         aggregator = self._aggregators.get(message.table)
-        part = Part(lo, hi, keys, values, message.cut, done, dropped, source)
+        part = Part(lo, hi, keys, values, message.cut, done, dropped, source, message.rule)
         try:
             if aggregator is not None:
                 aggregator.add(identity, step, part)
                 return
-            self._apply(message.table, message.cut, lo, hi, keys, values, step, {identity: part})
+            self._apply(message.table, message.cut, lo, hi, keys, values, message.rule, step, {identity: part})
         except Error as problem:
             done(problem)
             return
@@ -294,14 +298,15 @@ class Server:
         lo: int,
         hi: int,
         keys: Array | None,
-        values: Array,
+        values: Updates,
+        rule: Mapping[str, float],
         step: int,
         parts: dict[int, Part],
     ) -> None:
         self._replication.make_way_for_push(table, lo, hi, keys)
-        self._cut.push(table, cut, parts, lo, hi, keys, values)
+        self._cut.push(table, cut, parts, lo, hi, keys, values, rule)
         watched = self._tracing.watch(table, lo, hi, keys) if self._tracing.keys else None
-        self.tables[table].apply(lo, hi, keys, values)
+        self.tables[table].apply(lo, hi, keys, values, rule)
         if watched is not None:
             self._tracing.pushed(watched, step, parts)
 

@@ -1,7 +1,7 @@
 """The shards of one table that a server holds, in its arena: values and update state, and no second copy."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Lock
@@ -21,6 +21,7 @@ from mpips.kernels.partition import positions, shard_of, shard_starts
 from mpips.rule import RuleError, make
 from mpips.server.blocks import Blocks
 from mpips.server.clock import RangeClock
+from mpips.server.updates import Updates
 from mpips.table import TableSpec
 
 THREADED_ROWS = 1 << 15
@@ -130,21 +131,37 @@ class Shards(Blocks):
 
     # --- push -------------------------------------------------------------------------------------------------------
 
-    def apply(self, lo: int, hi: int, keys: Array | None, updates: Array) -> None:
-        """Apply a push: to the rows ``[lo, hi)`` of a dense table that are led, or to a list of keys.
+    def runs(self, lo: int, hi: int) -> list[tuple[int, int]]:
+        """Those of the rows ``[lo, hi)`` of a dense table that are led, as ranges ``[start, end)``."""
+        found: list[tuple[int, int]] = []
+        for shard in self.in_range(lo, hi):
+            first, last = self.spec.shard_range(shard)
+            start, end = max(lo, first), min(hi, last)
+            if found and found[-1][1] == start:
+                start = found.pop()[0]
+            found.append((start, end))
+        return found
+
+    def apply(
+        self, lo: int, hi: int, keys: Array | None, updates: Updates, others: Mapping[str, float] | None = None
+    ) -> None:
+        """Apply a push: to the rows ``[lo, hi)`` of a dense table that are led, or to a list of keys; `others` are
+        parameters of the rule that are others for this one.
 
         Raises
         ------
         NotHeld, ArenaFull
             as `push`.
         """
+        rule = self._rule._replace(**others) if others else self._rule
         if keys is None:
-            self.push_range(lo, hi, updates)
+            self.push_range(lo, hi, updates, rule)
         else:
-            self.push(keys, updates)
+            assert isinstance(updates, np.ndarray)
+            self.push(keys, updates, rule)
 
-    def push(self, keys: Array, updates: Array) -> None:
-        """Apply the update rule to keys (n,) uint64, grouped by shard, with updates (n, width·inputs).
+    def push(self, keys: Array, updates: Array, rule: Any = None) -> None:
+        """Apply a rule, by default the table's, to keys (n,) uint64, grouped by shard, with updates (n, width·inputs).
 
         Raises
         ------
@@ -154,25 +171,26 @@ class Shards(Blocks):
             when a sparse table can't grow.
         """
         rows = self._resolved.rows(keys) if self.spec.kind == "sparse" else None
+        rule = self._rule if rule is None else rule
         if self._pool is None or keys.size < THREADED_ROWS:
-            self._push(keys, updates, rows)
+            self._push(rule, keys, updates, rows)
             return
         cuts = shard_starts(keys, self.spec.kind == "dense", self._bits, self._threads)
         parts = [(keys[a:b], updates[a:b], None if rows is None else rows[a:b]) for a, b in pairwise(cuts) if b > a]
-        for _ in self._pool.map(lambda part: self._push(*part), parts):
+        for _ in self._pool.map(lambda part: self._push(rule, *part), parts):
             pass
 
-    def _push(self, keys: Array, updates: Array, rows: Array | None) -> None:
+    def _push(self, rule: Any, keys: Array, updates: Array, rows: Array | None) -> None:
         spec = self.spec
         if rows is not None:
             self._loops.rows(
-                self._rule, self._words, self._cells, self._headers, keys, rows, updates,
+                rule, self._words, self._cells, self._headers, keys, rows, updates,
                 self._bits, spec.width, spec.slots,
             )  # fmt: skip
             return
         if spec.kind == "dense":
             done = self._loops.dense(
-                self._rule,
+                rule,
                 self._words,
                 self._cells,
                 self._headers,
@@ -189,7 +207,7 @@ class Shards(Blocks):
         done = 0
         while done < keys.size:
             done = self._loops.sparse(
-                self._rule, self._words, self._cells, self._headers, keys, updates,
+                rule, self._words, self._cells, self._headers, keys, updates,
                 self._bits, spec.width, spec.slots, self._stride, done,
             )  # fmt: skip
             if done < keys.size:
@@ -202,11 +220,11 @@ class Shards(Blocks):
         with self._growing:
             self._grow(shard)
 
-    def push_range(self, lo: int, hi: int, updates: Array) -> None:
-        """Apply the update rule to those of the rows ``[lo, hi)`` of a dense table that are led; updates is
-        (hi - lo, width·inputs).
+    def push_range(self, lo: int, hi: int, updates: Updates, rule: Any = None) -> None:
+        """Apply a rule, by default the table's, to those of the rows ``[lo, hi)`` of a dense table that are led, with
+        updates (hi - lo, width·inputs).
         """
-        spec = self.spec
+        spec, rule = self.spec, self._rule if rule is None else rule
         mine = self.in_range(lo, hi)
 
         def one(shard: int) -> None:
@@ -216,7 +234,7 @@ class Shards(Blocks):
             cells = slice((a - start) * spec.width, (b - start) * spec.width)
             head = self._headers + shard * header.WORDS
             self._loops.range(
-                self._rule, self._words, head, values[cells], state[cells], updates[a - lo : b - lo].reshape(-1)
+                rule, self._words, head, values[cells], state[cells], updates[a - lo : b - lo].reshape(-1)
             )
 
         if self._pool is None or (hi - lo) * spec.width < THREADED_ROWS:

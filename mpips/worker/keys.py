@@ -102,6 +102,14 @@ class Placement:
         bits = self._spec.shard_bits if self._spec.kind == "dense" else 0
         return sorted(set(self.heads[lo >> bits : ((hi - 1) >> bits) + 1])) if hi > lo else []
 
+    def rows_of(self, lo: int, hi: int) -> dict[int, int]:
+        """How many of the rows ``[lo, hi)`` of a dense table each server has, by server, in order."""
+        found = dict.fromkeys(self.servers_of(lo, hi), 0)
+        for shard in range(lo >> self._spec.shard_bits, ((hi - 1) >> self._spec.shard_bits) + 1):
+            first, last = self._spec.shard_range(shard)
+            found[self.heads[shard]] += min(hi, last) - max(lo, first)
+        return found
+
 
 def key_list(spec: TableSpec, keys: Any, server_of: Array, servers: int) -> Keys:
     """Check a key list and group it by server.

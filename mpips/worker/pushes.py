@@ -14,13 +14,14 @@ from mpips.errors import Error
 from mpips.fabric import ArenaFull, Fabric
 from mpips.functions import unpack
 from mpips.kernels.gather import copy_finite, copy_finite_rows
-from mpips.messages import PushReply, ShardsReply, Taken
+from mpips.messages import Product, PushReply, ShardsReply, Taken
+from mpips.rule import check
 from mpips.table import TableSpec
 from mpips.tasks import Issued, Task
 from mpips.tasks.lane import Lane
 from mpips.worker.keys import KeyRangeError, Keys, Placement, ShapeError, key_range
 from mpips.worker.outgoing import Outgoing
-from mpips.worker.sending import Calling, Part, Segment, Sending
+from mpips.worker.sending import Calling, Part, Rule, Segment, Sending
 from mpips.worker.steps import Step, Steps
 
 Array = np.ndarray[Any, Any]
@@ -71,8 +72,11 @@ class Pushes:
         self._made: deque[Sending] = deque()
         self._roomless: deque[tuple[Sending, list[int], list[int]]] = deque()  # parts, and what they come after
 
-    def push(self, keys: Any, values: Any, after: list[Task[Any]], within: range | slice | None) -> Task[None]:
+    def push(
+        self, keys: Any, values: Any, after: list[Task[Any]], within: range | slice | None, rule: Rule
+    ) -> Task[None]:
         """As `Table.push`."""
+        check(self._spec.rule, rule)
         if isinstance(keys, range | slice):
             if self._spec.kind == "sparse":
                 raise KeyRangeError(f'table "{self._spec.name}" is sparse: push a key list')
@@ -80,14 +84,38 @@ class Pushes:
             assert hi is not None
             rows = self._rows(values, hi - lo)
             if not self._spec.push_filters:
-                return self._push_range(lo, hi, rows, after)
+                return self._push_range(lo, hi, rows, after, rule)
             keys, within = np.arange(lo, hi, dtype=np.uint64), range(lo, hi)
         keys = self._placement.keys(keys)
         about = self._about(keys, within)
         rows = self._rows(values, keys.array.size)
         if self._outgoing.filters_pushes:
-            return self._push_filtered(keys, rows, about, after)
-        return self._push_keys(keys, rows, about, after)
+            return self._push_filtered(keys, rows, about, after, rule)
+        return self._push_keys(keys, rows, about, after, rule)
+
+    def push_product(self, left: Array, right: Array, after: list[Task[Any]], rule: Rule) -> Task[None]:
+        """As `Table.push_product`."""
+        check(self._spec.rule, rule)
+        spec = self._spec
+        left, right = (np.ascontiguousarray(matrix, spec.dtype) for matrix in (left, right))
+        terms = left.shape[-1]
+        if spec.kind == "sparse" or (left.shape, right.shape) != ((spec.rows, terms), (spec.push_width, terms)):
+            wanted = f"({spec.rows}, n) and ({spec.push_width}, n)" if spec.kind == "dense" else "a dense table"
+            raise ShapeError(f'table "{spec.name}": a product needs {wanted}, got {left.shape} and {right.shape}')
+        if spec.push_filters:
+            return self.push(range(spec.rows), left @ right.T, after, None, rule)
+        task: Task[None] = Task(self._issued, f'push of a product of {terms} terms to table "{spec.name}"')
+        slot = self._issued.room(left.nbytes + right.nbytes)
+        bad = 0
+        for at, matrix in (slot, right), (slot + right.nbytes, left):
+            cells = self._fabric.values(self._fabric.rank, at, matrix.size, spec.dtype)
+            bad = bad or copy_finite(matrix.reshape(-1), cells)
+        if bad:
+            self._fabric.space.free(slot)
+            raise NonFiniteError(f'push to table "{spec.name}" refused: {bad:,} values are NaN or infinite')
+        product = Product(terms, slot + right.nbytes)
+        sending = self._sending(task, self._steps.next(), (0, spec.rows), None, right, slot, rule=rule, product=product)
+        return self._send_range(sending, slot, right.nbytes, terms * spec.itemsize, after)
 
     def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:
         """The positions that a push of a key list is about."""
@@ -111,7 +139,9 @@ class Pushes:
             raise ShapeError(f'table "{self._spec.name}": {n} keys need values of shape {shape}, got {rows.shape}')
         return rows.reshape(n, width)
 
-    def _push_keys(self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]]) -> Task[None]:
+    def _push_keys(
+        self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]], rule: Rule
+    ) -> Task[None]:
         spec, n = self._spec, keys.array.size
         task: Task[None] = Task(self._issued, f'push of {n:,} keys to table "{self._spec.name}"')
         if n == 0 and not spec.aggregate:
@@ -129,7 +159,8 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, keys.array)
-        sending = self._sending(task, self._steps.next(), about, own_keys, cells.reshape(values.shape), slot)
+        cells = cells.reshape(values.shape)
+        sending = self._sending(task, self._steps.next(), about, own_keys, cells, slot, rule=rule)
         for server, (start, end) in self._groups(keys, about).items():
             sending.add(Part(server, [(start, end)] if end > start else []))
             self._outgoing.count(server, (end - start) * (8 + self._push_bytes))
@@ -149,7 +180,9 @@ class Pushes:
             if bounds[i + 1] > bounds[i] or server in counting
         }
 
-    def _push_filtered(self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]]) -> Task[None]:
+    def _push_filtered(
+        self, keys: Keys, values: Array, about: tuple[int, int], after: list[Task[Any]], rule: Rule
+    ) -> Task[None]:
         """The same through the table's filters, which are one chain for each server."""
         task: Task[None] = Task(self._issued, f'push of {keys.array.size:,} keys to table "{self._spec.name}"')
         order = keys.order if keys.order.size else np.arange(keys.array.size)
@@ -170,7 +203,7 @@ class Pushes:
             return task
         plain_keys = np.concatenate([packet.plain.entries() for packet in laid.values()])
         plain_values = np.concatenate([packet.plain.values for packet in laid.values()])
-        sending = self._sending(task, step, about, plain_keys, plain_values, None)
+        sending = self._sending(task, step, about, plain_keys, plain_values, None, rule=rule)
         start = 0
         for server, (at, middle, count, coded, plain) in laid.items():
             end = start + plain.values.shape[0]
@@ -178,7 +211,7 @@ class Pushes:
             start = end
         return self._send(sending, after)
 
-    def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]]) -> Task[None]:
+    def _push_range(self, lo: int, hi: int, values: Array, after: list[Task[Any]], rule: Rule) -> Task[None]:
         task: Task[None] = Task(self._issued, f'push of rows [{lo}, {hi}) to table "{self._spec.name}"')
         if lo == hi:
             self._issued.when(task, lambda: task.finish(None), after)
@@ -189,11 +222,17 @@ class Pushes:
         if bad:
             self._fabric.space.free(slot)
             self._refuse(bad, values, range(lo, hi))
-        sending = self._sending(task, self._steps.next(), (lo, hi), None, cells.reshape(values.shape), slot)
-        for server in self._placement.servers_of(lo, hi):
+        cells = cells.reshape(values.shape)
+        sending = self._sending(task, self._steps.next(), (lo, hi), None, cells, slot, rule=rule)
+        return self._send_range(sending, slot, 0, self._push_bytes, after)
+
+    def _send_range(self, sending: Sending, slot: int, to_each: int, to_row: int, after: list[Task[Any]]) -> Task[None]:
+        """Send a push of a range, of which each server reads so many bytes, and so many more for a row of its own."""
+        rows = self._placement.rows_of(*sending.about)
+        for server, count in rows.items():
             sending.add(Part(server, []))
-            self._outgoing.count(server, values.nbytes)
-        task.on_end(lambda: self._fabric.space.free(slot))
+            self._outgoing.count(server, to_each + count * to_row)
+        sending.task.on_end(lambda: self._fabric.space.free(slot))
         return self._send(sending, after)
 
     def call(
@@ -247,8 +286,11 @@ class Pushes:
         values: Array,
         slot: int | None,
         calling: Calling | None = None,
+        rule: Rule | None = None,
+        product: Product | None = None,
     ) -> Sending:
-        return Sending(self._spec, self._index, task, step, about, keys, values, slot, self._placement, calling)
+        where = self._spec, self._index, task, step, about, keys, values, slot, self._placement
+        return Sending(*where, calling, rule, product)
 
     def _send(self, sending: Sending, after: list[Task[Any]]) -> Task[None]:
         def replied(source: int, message: PushReply) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mpips.fabric import Fabric
 from mpips.kernels.copies import group_starts
-from mpips.messages import CallShards, Coded, Push
+from mpips.messages import CallShards, Coded, Product, Push
 from mpips.table import TableSpec
 from mpips.tasks import Task
 from mpips.worker.keys import Placement
@@ -18,6 +18,7 @@ from mpips.worker.steps import Step
 
 Array = np.ndarray[Any, Any]
 Segment = tuple[int, int]
+Rule = dict[str, float]
 
 
 class Part(NamedTuple):
@@ -55,10 +56,12 @@ class Sending:
     step : what it is known by.
     about : the positions ``[lo, hi)`` that it is about.
     keys : (n,) uint64, grouped by server and shard; None for a range, and for a function.
-    values : (n, push_width) of the table's dtype, in this order.
+    values : (n, push_width) of the table's dtype, in this order; of a product the matrix `right`.
     slot : where keys and then values lie in the arena; None where filters packed them.
     placement : by which it is split.
     calling : the function; None for a push.
+    rule : parameters of the table's rule that are others for this push.
+    product : that the updates are, if so.
 
     Attributes
     ----------
@@ -71,6 +74,8 @@ class Sending:
         "_keys",
         "_lo",
         "_numbers",
+        "_product",
+        "_rule",
         "_slot",
         "_spec",
         "_step",
@@ -93,9 +98,13 @@ class Sending:
         slot: int | None,
         placement: Placement,
         calling: Calling | None = None,
+        rule: Rule | None = None,
+        product: Product | None = None,
     ) -> None:
         self.task = task
         self.calling = calling
+        self._rule = rule or {}
+        self._product = product
         self.parts: dict[int, Part] = {}
         self.placement = placement
         self._spec = spec
@@ -112,6 +121,11 @@ class Sending:
         self._numbers += 1
         self.parts[self._numbers] = part
         return self._numbers
+
+    @property
+    def about(self) -> tuple[int, int]:
+        """The positions ``[lo, hi)`` that it is about."""
+        return self._lo, self._hi
 
     @property
     def is_packed(self) -> bool:
@@ -133,7 +147,7 @@ class Sending:
         keys, values, count, coded, more = self._place_of(self.parts[number])
         return Push(
             time, after, view, number, self._index, identity, step,
-            self._lo, self._hi, count, keys, values, coded, more, cut,
+            self._lo, self._hi, count, keys, values, coded, more, cut, self._rule, self._product,
         )  # fmt: skip
 
     def _place_of(self, part: Part) -> tuple[int | None, int, int, Coded | None, list[tuple[int, int, int]]]:
@@ -143,7 +157,7 @@ class Sending:
         slot = self._slot
         assert slot is not None
         if self._keys is None:
-            return None, slot, self._values.shape[0], None, []
+            return None, slot, self._hi - self._lo, None, []
         cells, size = slot + 8 * self._keys.size, self._values.itemsize * self._values.shape[1]
         if not part.segments:
             return slot, cells, 0, None, []

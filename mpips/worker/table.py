@@ -105,7 +105,12 @@ class Table(Algebra):
     # --- push -------------------------------------------------------------------------------------------------------
 
     def push(
-        self, keys: Any, values: Any, after: Iterable[Task[Any]] = (), within: range | slice | None = None
+        self,
+        keys: Any,
+        values: Any,
+        after: Iterable[Task[Any]] = (),
+        within: range | slice | None = None,
+        rule: dict[str, float] | None = None,
     ) -> Task[None]:
         """Send updates, which the servers apply by the table's rule, in the order of this worker's pushes.
 
@@ -120,13 +125,37 @@ class Table(Algebra):
             them, too, each waits for its own part of them.
         within : of a dense table, the rows that this push is about: its keys are among them, and its time is kept
             for them alone. Workers that push to an aggregating table push about the same rows in turn.
+        rule : parameters of the table's rule that are others for this push, such as ``{"rate": 0.01}``. Pushes that are
+            aggregated must agree.
 
         Raises
         ------
-        KeyRangeError, ShapeError, NonFiniteError
-            for wrong keys, values of another shape, or NaN or infinite ones; nothing is sent.
+        KeyRangeError, ShapeError, NonFiniteError, RuleError
+            for wrong keys, values of another shape, NaN or infinite ones, or parameters that the rule does not have;
+            nothing is sent.
         """
-        return self._pushes.push(keys, values, self._issued.known(after), within)
+        return self._pushes.push(keys, values, self._issued.known(after), within, rule or {})
+
+    def push_product(
+        self, left: Any, right: Any, after: Iterable[Task[Any]] = (), rule: dict[str, float] | None = None
+    ) -> Task[None]:
+        """Send updates of all rows of a dense table as two matrices: servers multiply them out, ``left @ right.T``.
+
+        Of a layer's gradient these are its error gradients and its inputs, for each image of a batch: for large layers
+        much less to send (Chilimbi et al. 2014, section 4.4.1).
+
+        Parameters
+        ----------
+        left : (rows, n), converted to the table's dtype.
+        right : (width·inputs, n).
+        after, rule : as of `push`.
+
+        Raises
+        ------
+        ShapeError, NonFiniteError, RuleError
+            as `push` does.
+        """
+        return self._pushes.push_product(left, right, self._issued.known(after), rule or {})
 
     def begin_batch(self, identity: int, counter: int, cut: int = 0) -> None:
         """What is pushed from now on belongs to the batch of this number of all that this identity was given, which was

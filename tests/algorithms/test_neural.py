@@ -71,7 +71,7 @@ def network_of(layers, image, rng, dtype=np.float64):
     """A network with random weights, and these."""
     settings = settings_of(layers)
     shapes = shapes_of(settings.layers, image, CLASSES)
-    weights = weights_of(settings.layers, shapes)
+    weights = weights_of(settings.layers, shapes, 20)
     values = [(rng.normal(size=(w.units, w.inputs + 1)) / np.sqrt(w.inputs)).astype(dtype) for w in weights]
     return Network(settings.layers, shapes, weights, values), values
 
@@ -164,9 +164,10 @@ def data(tmp_path_factory):
 
 def plan_of(data, in_step=True, passes=4, neural=None, **settings):
     spec, folder = data
-    chosen = settings_of(SMALL, **{"rate": 0.1, "momentum": 0.8, "decay": 1e-4, "threads": 1, **(neural or {})})
+    usual = {"layers": SMALL, "rate": 0.1, "momentum": 0.8, "decay": 1e-4, "threads": 1}
+    chosen = settings_of(**{**usual, **(neural or {})})
     shapes = shapes_of(chosen.layers, Shape(1, SIDE, SIDE), CLASSES)
-    weights = weights_of(chosen.layers, shapes)
+    weights = weights_of(chosen.layers, shapes, spec.batch)
     network = JobNetwork(chosen, shapes, weights, ["bar", "pole", "square"], passes, in_step, 1)
     return network, Plan(
         **{
@@ -237,6 +238,19 @@ def test_one_worker_in_step_trains_as_a_plain_loop_does(data, tmp_path):
     for trained, expected in zip(weights_at_servers(job, network), values, strict=True):
         assert np.allclose(trained, expected, atol=2e-5)
         assert np.abs(trained).max() > 0.05
+
+
+@pytest.mark.parametrize("nodes", ["one node", "nodes of their own"])
+def test_activations_make_the_model_that_gradients_make(data, nodes):
+    made = []
+    for push in ("gradient", "activations"):
+        layers = [layer | ({"push": push} if layer["layer"] == "connected" else {}) for layer in SMALL]
+        network, plan = plan_of(data, passes=2, neural={"layers": layers})
+        assert [each.product for each in network.weights] == [False, *[push == "activations"] * 2]
+        made.append(weights_at_servers(run(plan, nodes), network))
+    for one, other in zip(*made, strict=True):
+        assert np.allclose(one, other, atol=1e-4)
+        assert np.abs(one).max() > 0.05
 
 
 class _Watched:

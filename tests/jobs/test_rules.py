@@ -16,14 +16,14 @@ import numpy as np
 import mpips
 
 
-class Momentum(NamedTuple):
+class Heavy(NamedTuple):
     rate: float = 0.02
     decay: float = 0.5
 
 
-@mpips.update_rule(Momentum, slots=1)
+@mpips.update_rule(Heavy, slots=1)
 @numba.njit
-def momentum(rule, value, update, state):
+def heavy(rule, value, update, state):
     state[0] = rule.decay * state[0] + update
     return value - rule.rate * state[0]
 
@@ -59,7 +59,7 @@ def rules(tmp_path: Path) -> Path:
 
 
 def test_a_users_rule_trains(run: Start) -> None:
-    job: Started = run("python=rules.py", "tables.w.rule={name='momentum'}", "roles.servers=2")
+    job: Started = run("python=rules.py", "tables.w.rule={name='heavy'}", "roles.servers=2")
     assert job.end() == 0, job.said
     assert job.result()["metrics"]["auc"] > 0.8
     losses = [event["loss"] for event in job.events("epoch")]
@@ -87,7 +87,7 @@ def test_a_rule_that_numba_does_not_compile_is_said(run: Start) -> None:
 
 
 def test_a_python_file_with_a_mistake_is_said_with_its_line(run: Start, rules: Path) -> None:
-    rules.write_text("import mpips\n\ndef momentum(:\n")
-    job: Started = run("python=rules.py", "tables.w.rule={name='momentum'}")
+    rules.write_text("import mpips\n\ndef heavy(:\n")
+    job: Started = run("python=rules.py", "tables.w.rule={name='heavy'}")
     assert job.end(SOON) == 1, job.said
     assert f"{rules}:3: SyntaxError" in job.complaint

@@ -185,11 +185,11 @@ def own_rules():
 def test_a_users_rule_runs_with_its_state(own_rules):
     @update_rule(Rate, slots=1)
     @njit
-    def momentum(rule, value, update, state):
+    def heavy(rule, value, update, state):
         state[0] = 0.5 * state[0] + update
         return value - rule.rate * state[0]
 
-    shards = shards_of(table(rows=ROWS, rule={"name": "momentum", "rate": 2.0}))
+    shards = shards_of(table(rows=ROWS, rule={"name": "heavy", "rate": 2.0}))
     for _ in range(2):
         shards.push(np.array([7], np.uint64), np.ones((1, 1), np.float32))
     assert pulled(shards, [6, 7])[:, 0].tolist() == [0.0, -2.0 * 1.0 - 2.0 * 1.5]

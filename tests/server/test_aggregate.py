@@ -30,7 +30,7 @@ class Applied:
         self.refuse = refuse
         self.aggregate = Aggregate(spec, workers, self.apply, applied)
 
-    def apply(self, cut, lo, hi, keys, values, step, parts):
+    def apply(self, cut, lo, hi, keys, values, rule, step, parts):
         if self.refuse:
             raise self.refuse
         self.sums.append((lo, hi, None if keys is None else keys.tolist(), values.copy()))
@@ -118,7 +118,7 @@ def test_the_order_of_workers_is_the_order_of_the_sum(keys):
 def test_a_single_worker_is_applied_at_once_from_its_own_memory():
     seen = []
 
-    def apply(cut, lo, hi, keys, values, step, parts):
+    def apply(cut, lo, hi, keys, values, rule, step, parts):
         seen.append((keys, values))
 
     aggregate = Aggregate(DENSE, [5], apply, applied)

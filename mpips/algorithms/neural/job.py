@@ -47,6 +47,7 @@ class JobNetwork:
                     name=each.name,
                     rows=each.units,
                     width=each.inputs + 1,
+                    rule=self._rule(each),
                     initial=Normal(
                         math.sqrt(2 / each.inputs), each.inputs, zlib.crc32(f"{self.seed} {each.name}".encode())
                     ),
@@ -54,6 +55,18 @@ class JobNetwork:
             )
             for each in self.weights
         ]
+
+    def _rule(self, weights: Weights) -> dict[str, Any]:
+        """Who is sent steps adds them; who is sent gradients makes the steps."""
+        if not weights.product:
+            return {"name": "add"}
+        settings = self.settings
+        return {
+            "name": "momentum",
+            "rate": settings.rate,
+            "momentum": settings.momentum,
+            "decay": settings.decay,
+        }
 
     def train(self, worker: Any) -> None:
         """The program of a worker."""
@@ -73,6 +86,6 @@ def network_of(job: "Job") -> JobNetwork | None:
 
     kind = kind_of(job.data, job.base)
     shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
-    weights, seed = weights_of(settings.layers, shapes), job.data.seed
+    weights, seed = weights_of(settings.layers, shapes, job.data.batch), job.data.seed
     in_step = job.consistency.delay == 0
     return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, seed)

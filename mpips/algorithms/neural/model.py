@@ -4,17 +4,30 @@ to the servers and comes from them.
 Source: Chilimbi et al. 2014, section 4.2 (fast weight updates) and 4.4 (the parameter server).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpips.algorithms.neural.settings import Weights
-from mpips.kernels.descent import depart, descend, meet
+from mpips.kernels.descent import depart, descend, meet, remember
 from mpips.tasks import Task
 from mpips.worker.table import Table
 
 Array = np.ndarray[Any, Any]
+
+
+class Products(NamedTuple):
+    """What the gradient of a layer is the product of, for all images of a batch.
+
+    Parameters
+    ----------
+    errors : (units, images), the gradient of the loss by what came out, divided by the images of a step.
+    fed : (inputs + 1, images), what has gone in, the last row ones.
+    """
+
+    errors: Array
+    fed: Array
 
 
 class Model:
@@ -66,12 +79,20 @@ class Model:
         self.pull()
         self.meet(wait=True)
 
-    def push(self) -> None:
-        """Send what has been added to the weights since the last push."""
+    def push(self, products: Mapping[int, Products], rule: dict[str, float]) -> None:
+        """Send what has been added to the weights since the last push; of those of which servers are to make the steps,
+        by this rule, what their gradients are the product of.
+        """
         self._pushes = []
-        for table, values, known, update in zip(self._tables, self.values, self._known, self._update, strict=True):
-            depart(values.reshape(-1), known.reshape(-1), update.reshape(-1))
-            self._pushes.append(table.push(slice(None), update))
+        for number, table in enumerate(self._tables):
+            values, known = self.values[number].reshape(-1), self._known[number].reshape(-1)
+            if number in products:
+                remember(values, known)
+                self._pushes.append(table.push_product(*products[number], rule=rule))
+            else:
+                update = self._update[number]
+                depart(values, known, update.reshape(-1))
+                self._pushes.append(table.push(slice(None), update))
 
     def descend(self, number: int, gradient: Array, rate: float, momentum: float, decay: float) -> None:
         """A step of one layer against a gradient; called by any thread."""

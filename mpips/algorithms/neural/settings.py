@@ -176,12 +176,14 @@ class Weights(NamedTuple):
     name : of the table.
     layer : the layer's number.
     units, inputs : rows, and weights in each without the bias.
+    product : whether gradients go to the servers as the activations and error gradients that they are the product of.
     """
 
     name: str
     layer: int
     units: int
     inputs: int
+    product: bool
 
 
 def shapes_of(layers: Sequence[Any], image: Shape, classes: int) -> list[Shape]:
@@ -202,13 +204,16 @@ def shapes_of(layers: Sequence[Any], image: Shape, classes: int) -> list[Shape]:
     return shapes
 
 
-def weights_of(layers: Sequence[Any], shapes: Sequence[Shape]) -> list[Weights]:
-    """Of all layers that have any, in their order; `shapes` as `shapes_of` gives them."""
+def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int) -> list[Weights]:
+    """Of all layers that have any, in their order, for batches of so many images; `shapes` is of `shapes_of`."""
     found: list[Weights] = []
     for index, (layer, before, after) in enumerate(zip(layers, shapes, shapes[1:], strict=False)):
         inputs = layer.inputs(before)
         if inputs is not None:
             kind = type(layer).__struct_config__.tag
             number = 1 + sum(each.name.startswith(kind) for each in found)
-            found.append(Weights(f"{kind}{number}", index, after.channels, inputs))
+            units, push = after.channels, getattr(layer, "push", "gradient")
+            fewer = batch * (units + inputs + 1) < units * (inputs + 1)
+            product = push == "activations" or (push == "auto" and fewer)
+            found.append(Weights(f"{kind}{number}", index, units, inputs, product))
     return found

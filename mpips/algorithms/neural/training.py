@@ -7,13 +7,13 @@ import math
 import zlib
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mpips.algorithms.neural.layers import Connected, Convolution
-from mpips.algorithms.neural.model import Model
+from mpips.algorithms.neural.model import Model, Products
 from mpips.algorithms.neural.network import Network
 from mpips.algorithms.neural.settings import NeuralSettings, Shape, Weights
 from mpips.dataserver.image_batch import ImageBatch
@@ -35,14 +35,32 @@ def rate_at(settings: NeuralSettings, epochs: float, passes: int) -> float:
     return rate
 
 
-def shared(rate: float, momentum: float, workers: int) -> tuple[float, float]:
-    """Rate and momentum of each of some workers that all have a velocity of their own.
+def shared(rate: float, momentum: float, steps: int) -> tuple[float, float]:
+    """Rate and momentum of a velocity that forgets once in so many steps: as each worker's own does where several make
+    steps, or a server's that is sent the sum of several gradients.
 
-    A velocity forgets when its worker makes a step; so that it forgets as much until a gradient is as old, in steps of
-    all, the momentum is smaller. That all gradients add up to as much then, the rate is larger.
+    So that it forgets as much until a gradient is as old, the momentum is smaller; that a gradient adds up to as much
+    in the end, the rate is larger.
     """
-    own: float = momentum**workers
+    own: float = momentum**steps
     return rate * (1.0 - own) / (1.0 - momentum), own
+
+
+class Lesson(NamedTuple):
+    """A batch, and how to learn from it.
+
+    Parameters
+    ----------
+    rate, momentum : of this worker.
+    products : by the weights' number, of which servers make the steps: their gradients' factors are put here.
+    seed : of what is dropped.
+    """
+
+    batch: ImageBatch
+    rate: float
+    momentum: float
+    products: dict[int, Products]
+    seed: str
 
 
 class Training:
@@ -77,6 +95,8 @@ class Training:
         threads = settings.threads or worker.threads
         self._networks = [Network(settings.layers, shapes, weights, self._model.values) for _ in range(threads)]
         self._classes = shapes[-1].channels
+        self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
+        self._made: dict[tuple[int, int], Products] = {}
         self._evaluated = -1  # the workload that the weights were read for last; 0: they are trained on
         self.counts = self._classes, self._classes
 
@@ -88,39 +108,60 @@ class Training:
         self._model.meet(wait=False)
         workload, number = self._worker.doing
         rate = rate_at(self._settings, workload.epoch - 1 + workload.begun, self._passes)
-        rate, momentum = shared(rate, self._settings.momentum, self._worker.peers)
+        lesson = Lesson(
+            batch,
+            *shared(rate, self._settings.momentum, self._worker.peers),
+            {number: self._products(number, len(batch)) for number in self._multiplied},
+            f"{self._seed} {workload.epoch} {workload.part} {number}",
+        )
         steps = self._steps(len(batch), self._settings.step or len(batch))
-        seed = f"{self._seed} {workload.epoch} {workload.part} {number}"
         threads = [
-            partial(self._learn, network, batch, steps[index :: len(self._networks)], rate, momentum, seed)
+            partial(self._learn, network, lesson, steps[index :: len(self._networks)])
             for index, network in enumerate(self._networks)
         ]
         loss = sum(self._worker.together(threads))
         self._model.meet(wait=True)
-        self._model.push()
+        self._model.push(lesson.products, self._rule(rate, len(steps)))
         if not self._in_step:
             self._model.pull()
         return loss
+
+    def _rule(self, rate: float, steps: int) -> dict[str, float]:
+        """How servers make one step of a sum of the gradients of some."""
+        rate, momentum = shared(rate, self._settings.momentum, steps)
+        return {"rate": rate, "momentum": momentum, "decay": self._settings.decay * steps}
+
+    def _products(self, number: int, images: int) -> Products:
+        weights = self._multiplied[number]
+        made = self._made.get((number, images))
+        if made is None:
+            errors, fed = (np.empty((size, images), np.float32) for size in (weights.units, weights.inputs + 1))
+            made = self._made[number, images] = Products(errors, fed)
+        return made
 
     @staticmethod
     def _steps(images: int, step: int) -> list[slice]:
         return [slice(start, min(start + step, images)) for start in range(0, images, step)]
 
-    def _learn(
-        self, network: Network, batch: ImageBatch, steps: list[slice], rate: float, momentum: float, seed: str
-    ) -> float:
+    def _learn(self, network: Network, lesson: Lesson, steps: list[slice]) -> float:
         """A thread's part: step after step, on weights that others change meanwhile."""
-        settings, loss = self._settings, 0.0
+        loss = 0.0
         for step in steps:
-            images, labels = batch.images[step], batch.labels[step]
-            # gradients are sums over the images
-            descend = partial(self._descend, rate / len(labels), momentum, settings.decay * len(labels))
-            number = zlib.crc32(f"{seed} {step.start}".encode())
-            loss += network.learn(images, labels, number, descend)[0]
+            seed = zlib.crc32(f"{lesson.seed} {step.start}".encode())
+            images, labels = lesson.batch.images[step], lesson.batch.labels[step]
+            loss += network.learn(images, labels, seed, partial(self._descend, lesson, step))[0]
         return loss
 
-    def _descend(self, rate: float, momentum: float, decay: float, number: int, layer: Connected | Convolution) -> None:
-        self._model.descend(number, layer.gradient, rate, momentum, decay)
+    def _descend(self, lesson: Lesson, step: slice, number: int, layer: Connected | Convolution) -> None:
+        """Change a layer's weights; its gradient is a sum over the images of a step."""
+        images = step.stop - step.start
+        self._model.descend(
+            number, layer.gradient, lesson.rate / images, lesson.momentum, self._settings.decay * images
+        )
+        if number in lesson.products:
+            assert isinstance(layer, Connected)
+            lesson.products[number].errors[:, step] = layer.errors / images
+            lesson.products[number].fed[:, step] = layer.fed
 
     def evaluate(self, batch: ImageBatch, counts: Array) -> float:
         """The loss summed over a batch's images; `counts` (classes, classes) by label and by what it is taken for."""

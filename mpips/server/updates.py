@@ -1,0 +1,29 @@
+"""What a push has for its rows: the updates themselves, or matrices that they are the product of."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class Multiplied:
+    """Updates that are a product, left · rightᵀ, of which those are multiplied out that are asked for.
+
+    Parameters
+    ----------
+    left : (rows, terms).
+    right : (width, terms).
+    """
+
+    def __init__(self, left: Array, right: Array) -> None:
+        self._left = left
+        self._right = right
+
+    def __getitem__(self, rows: Any) -> Array:
+        """The updates of some rows."""
+        updates: Array = self._left[rows] @ self._right.T
+        return updates
+
+
+Updates = Array | Multiplied
