@@ -157,6 +157,7 @@ class Plan:
     passes, evaluate_every, seed : epochs, epochs between evaluations (0: only after the last), seed of the batches'
     order.
     epoch_share : of an epoch's batches; when they are done the next begins, and what is left is not waited for.
+    workloads : that a worker gets in an epoch, about; fewer where they would be of more than 64 batches.
     keeps_rows : the program keeps the rows that it is given: they are handed out once, and again when the job goes on
     from a checkpoint.
     model : the table whose non-zeros an evaluation counts.
@@ -179,6 +180,7 @@ class Plan:
     network : between hosts.
     trace : by table, keys whose updates servers record in the run folder, or the names of features.
     text : the job file, kept in checkpoints.
+    about : what else a reader of a checkpoint needs to know, kept there, too; anything that JSON can hold.
     """
 
     program: "Callable[[Worker], Any]"
@@ -194,6 +196,7 @@ class Plan:
     epoch_share: float = 1.0
     model: str | None = None
     classes: int | None = None
+    workloads: int = 8
     keeps_rows: bool = False
     delay: Delay = None
     run: Path | None = None
@@ -214,6 +217,7 @@ class Plan:
     network: NetworkSpec = field(default_factory=NetworkSpec)
     trace: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     text: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def traced_names(self) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mpips.scheduler.conductor import Conductor
 
 PR_SET_PDEATHSIG = 1
+OF_NETWORKS = 64  # workloads of a worker in an epoch: batches of images take long
 REMEDY = "set [memory] {role} in the job file"
 
 
@@ -309,6 +310,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         passes=job.algorithm.passes,
         evaluate_every=job.algorithm.evaluate_every,
         epoch_share=job.algorithm.epoch_share,
+        workloads=8 if network is None else OF_NETWORKS,
         seed=job.data.seed,
         model=job.algorithm.table,
         classes=network.classes if network is not None else None,
@@ -333,6 +335,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         network=job.network,
         trace={name: section.trace for name, section in job.tables.items() if section.trace},
         text=job.text,
+        about=network.about if network is not None else {},
     )
 
 

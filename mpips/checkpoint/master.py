@@ -27,6 +27,7 @@ def write_master(
     progress: Mapping[str, Any],
     names: Path | None = None,
     base: int | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Complete a generation whose server files are all there.
 
@@ -40,6 +41,7 @@ def write_master(
     names : the HDF5 file whose dataset "names" holds a name for each row, when the data have names.
     base : the complete generation since which the servers have written what has changed; None: they wrote all. It
         is not looked at when they have written all anyway.
+    about : what else a reader needs to know; anything that JSON can hold.
 
     Returns
     -------
@@ -73,6 +75,7 @@ def write_master(
             layout.put_text(file.attrs, "time", now.isoformat(timespec="seconds"))
             layout.put_text(file.attrs, "job", job)
             layout.put_text(file.attrs, "progress", layout.to_json(progress))
+            layout.put_text(file.attrs, "about", layout.to_json(about or {}))
             records = [(part.generation, part.rank, part.bytes, part.id) for part in parts]
             layout.put_records(file, "files", np.array(records, layout.FILES))
             for table in tables:

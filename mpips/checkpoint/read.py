@@ -56,6 +56,7 @@ class Generation:
     clocks : by table and worker rank, the time of the last push that every server had applied.
     progress : what the scheduler stored.
     job : the job file's text.
+    about : what else its program says of the model.
     time : when it was completed, ISO 8601 in UTC.
     mpips : the version that wrote it.
     files : the server files, of this generation and of older ones.
@@ -77,6 +78,8 @@ class Generation:
             self.mpips = layout.get_text(file.attrs, "mpips")
             self.time = layout.get_text(file.attrs, "time")
             self.job = layout.get_text(file.attrs, "job")
+            about = layout.get_text(file.attrs, "about") if "about" in file.attrs else "{}"
+            self.about: dict[str, Any] = msgspec.json.decode(about)
             self.progress: dict[str, Any] = msgspec.json.decode(layout.get_text(file.attrs, "progress"))
             self.files = files_of(file)
             for name in file["tables"]:

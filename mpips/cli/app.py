@@ -7,6 +7,7 @@ import typer
 
 from mpips.cli.inspect import inspect
 from mpips.cli.plot import plot
+from mpips.cli.predict import predict
 from mpips.cli.scale import scale
 from mpips.cli.trace import trace
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(plot)
+app.command(no_args_is_help=True)(predict)
 app.command(no_args_is_help=True)(scale)
 app.command(no_args_is_help=True)(trace)
 

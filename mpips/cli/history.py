@@ -44,11 +44,13 @@ class History:
     name : what people call it: the folder's name, unless another run has the same.
     began : Unix time from which seconds are counted.
     objective, training, test : a batch solver's objective; mean losses of training rows and of test rows.
+    wrong : share of the test rows that are taken for another class, 0 to 1.
     throughput : examples per second.
     delay : iterations that a worker may run ahead, ∞ without a bound.
     sent_by_workers, sent_by_servers : bytes on the wire since the start.
     idle : share of their time that the workers waited, 0 to 1.
     active : share of the features that no filter holds back, 0 to 1.
+    confusion : of the last evaluation, how many rows of each class (a row) are taken for which (a column).
     saved : bytes that each filter saved, by its name.
     raw : bytes that would have been sent without filters, 0 when unknown.
     metrics : the final figures, by name.
@@ -63,12 +65,14 @@ class History:
     objective: Curve = field(default_factory=_curve)
     training: Curve = field(default_factory=_curve)
     test: Curve = field(default_factory=_curve)
+    wrong: Curve = field(default_factory=_curve)
     throughput: Curve = field(default_factory=_curve)
     delay: Curve = field(default_factory=_curve)
     sent_by_workers: Curve = field(default_factory=_curve)
     sent_by_servers: Curve = field(default_factory=_curve)
     idle: Curve = field(default_factory=_curve)
     active: Curve = field(default_factory=_curve)
+    confusion: list[list[int]] = field(default_factory=list)
     saved: dict[str, float] = field(default_factory=dict)
     raw: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -117,6 +121,10 @@ def _read_events(history: History, folder: Path) -> None:
                 epochs.add(seconds, event.get("loss"))
             case "evaluation":
                 history.test.add(seconds, event.get("logloss"))
+                if _is_number(event.get("accuracy")):
+                    history.wrong.add(seconds, 1.0 - event["accuracy"])
+                if _is_confusion(event.get("confusion")):
+                    history.confusion = event["confusion"]
             case "report":
                 history.objective.add(seconds, event.get("objective"))
                 history.active.add(seconds, event.get("active"))
@@ -204,6 +212,13 @@ def _parsed(text: bytes) -> dict[str, Any]:
 def _object(event: dict[str, Any], name: str) -> dict[str, Any]:
     value = event.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def _is_confusion(value: Any) -> TypeGuard[list[list[int]]]:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == len(value) and all(isinstance(count, int) for count in row)
+        for row in value
+    )
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -36,7 +36,7 @@ def inspect(
 ) -> None:
     """Show what is in a checkpoint: tables, clocks, statistics, largest weights; or how two of them differ."""
     screen = standard_output()
-    with Generation(_master(path, generation)) as found:
+    with Generation(master(path, generation)) as found:
         found.verify()
         names = _chosen(found, table)
         if export is not None:
@@ -59,7 +59,7 @@ def inspect(
 def _show_changes(screen: Console, path: Path, against: int, found: Generation, names: list[str], top: int) -> None:
     if not path.is_dir():
         raise CheckpointError(f"{path}: to compare generations name their run folder")
-    with Generation(_master(path, against)) as before:
+    with Generation(master(path, against)) as before:
         before.verify()
         changes = {name: Difference(before, found, name, top) for name in names}
     screen.print(differences(changes, before.number, found.number))
@@ -121,7 +121,7 @@ class Summary:
         self.top = sorted(self.top + block, key=lambda entry: (-abs(entry[2]), entry[0], entry[1]))[:count]
 
 
-def _master(path: Path, generation: int | None) -> Path:
+def master(path: Path, generation: int | None) -> Path:
     """The master file that a person means."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or checkpoint")

@@ -38,6 +38,7 @@ NEAR = 0.1  # ends of two curves, as a share of the panel's height
 HEADROOM = 1.12  # for the numbers of marks above a curve
 ROUND = [1, 2, 5, 10]  # steps between ticks
 MOST_LABELLED = 3  # runs whose bars have room for figures
+MOST_CLASSES = 15  # that a picture of confusions has room for
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -138,6 +139,7 @@ def figure(histories: Sequence[History]) -> Figure:
     with rc_context(STYLE):
         panels = [panel.draw for panel in _panels(histories) if panel.has_data(histories)]
         saved = [_draw_saved] * any(history.saved for history in histories)
+        saved += [_draw_confusion] * (len(histories) == 1 and 1 < len(histories[0].confusion) <= MOST_CLASSES)
         picture = Figure(layout="constrained")
         colours = _colours(len(histories))
         rows = recovery_pictures.rows(histories)
@@ -151,15 +153,15 @@ def figure(histories: Sequence[History]) -> Figure:
     return picture
 
 
-def save(picture: Figure, folder: Path) -> list[Path]:
-    """Write the figure as plot.png and plot.svg; the paths.
+def save(picture: Figure, folder: Path, name: str = "plot") -> list[Path]:
+    """Write the figure as plot.png and plot.svg, or by another name; the paths.
 
     Raises
     ------
     PictureError
         when the folder can't be made or written.
     """
-    paths = [folder / "plot.png", folder / "plot.svg"]
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     for path in paths:
         content = BytesIO()
         with rc_context(STYLE), warnings.catch_warnings():
@@ -180,9 +182,10 @@ def _panels(histories: Sequence[History]) -> list[Panel]:
     return [
         _objective(histories),
         Panel("loss", _losses, _linear),
+        Panel("test rows taken for another class", lambda run: {"wrong": run.wrong}, _share),
         Panel("examples per second", lambda run: {"all": _smoothed(run.throughput)}, _count, marks=True),
         _delay(histories),
-        Panel("bytes sent", lambda run: {"workers": run.sent_by_workers, "servers": run.sent_by_servers}, _bytes),
+        Panel("bytes sent", _sent, _bytes),
         Panel("time that workers wait", lambda run: {"idle": _smoothed(run.idle)}, _share),
         Panel("features not filtered out", lambda run: {"active": run.active}, _share),
     ]
@@ -190,6 +193,11 @@ def _panels(histories: Sequence[History]) -> list[Panel]:
 
 def _losses(run: History) -> dict[str, Curve]:
     return {} if run.objective.values else {"training": _smoothed(run.training), "test": run.test}
+
+
+def _sent(run: History) -> dict[str, Curve]:
+    curves = {"workers": run.sent_by_workers, "servers": run.sent_by_servers}
+    return curves if any(any(curve.values) for curve in curves.values()) else {}  # on one node there is nothing
 
 
 def _smoothed(curve: Curve) -> Curve:
@@ -307,6 +315,26 @@ def _draw_saved(axes: Axes, histories: Sequence[History], colours: Sequence[Colo
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
     of = f", of {_amount(runs[0][0].raw)} in all" if len(runs) == 1 and runs[0][0].raw else ""
     axes.set_title(f"bytes saved by filters{of}")
+
+
+def _draw_confusion(axes: Axes, histories: Sequence[History], colours: Sequence[Colour]) -> None:
+    """How often a class (a row, with the share of it that is wrong) is taken for which (a column)."""
+    counts = histories[0].confusion
+    wrong = [[math.nan if i == j else count for j, count in enumerate(row)] for i, row in enumerate(counts)]
+    most = max((count for i, row in enumerate(counts) for j, count in enumerate(row) if i != j), default=0) or 1
+    axes.imshow(wrong, cmap="Purples", vmin=0, vmax=1.3 * most, aspect="auto")
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            if i == j or count:
+                colour = "#999999" if i == j else "white" if count > 0.7 * most else INK
+                axes.text(j, i, f"{count:,}", ha="center", va="center", fontsize=6, color=colour)
+    shares = [1.0 - row[i] / sum(row) if sum(row) else 0.0 for i, row in enumerate(counts)]
+    axes.set_xticks(range(len(counts)))
+    axes.set_yticks(range(len(counts)), [f"{i}   {share:.1%}" for i, share in enumerate(shares)])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title("classes, how much of each is wrong, and what it is taken for")
 
 
 def _amount(size: float) -> str:

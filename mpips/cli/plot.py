@@ -10,9 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from mpips.checkpoint import Generation
 from mpips.cli.history import History, HistoryError, read
+from mpips.cli.inspect import master
 from mpips.cli.progress import shown
 from mpips.cli.screen import screen
+from mpips.errors import Error
 
 
 def plot(
@@ -24,7 +27,8 @@ def plot(
 ) -> None:
     """Draw how a run went, or how several compare: loss, delay, bytes and idle time, as plot.png and plot.svg.
 
-    Of several runs a table is shown, too.
+    Of several runs a table is shown, too; of a run that has trained a network, the test images that it takes for
+    another class are drawn as wrong.png and wrong.svg.
     """
     folders = list({folder.resolve(): folder for folder in runs}.values())
     histories = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
@@ -42,10 +46,30 @@ def plot(
 
     from mpips.cli.pictures import figure, save  # matplotlib takes half a second to import
 
-    for path in save(figure(drawn), out or (folders[0] if len(folders) == 1 else Path())):
+    target = out or (folders[0] if len(folders) == 1 else Path())
+    for path in save(figure(drawn), target):
         typer.echo(f"wrote {path}")
     if len(histories) > 1:
         screen().print(_table(histories))
+    elif histories[0].confusion:
+        _draw_wrong(folders[0], histories[0].name, target)
+
+
+def _draw_wrong(folder: Path, name: str, target: Path) -> None:
+    """Draw the test images that the newest generation takes for another class, if they are still there."""
+    from mpips.algorithms.neural.trained import Trained
+    from mpips.cli.pictures import save
+    from mpips.cli.wrong_pictures import figure
+
+    try:
+        with Generation(master(folder, None)) as generation:
+            network = Trained(generation)
+        wrong = network.wrong()
+    except Error as error:
+        typer.echo(f"mpips: {error}: the images that are taken for another class are not drawn", err=True)
+        return
+    for path in save(figure(name, wrong, network.classes), target, "wrong"):
+        typer.echo(f"wrote {path}")
 
 
 def _table(histories: Sequence[History]) -> Table:

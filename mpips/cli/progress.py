@@ -18,6 +18,7 @@ from mpips.cli.recoveries import Event, Recoveries, Recovery, duration
 
 PLAIN_EVERY = 2.0
 OF_EVERY_LINE = ("time", "event", "number")
+MOST_CLASSES = 4  # whose errors are told at the end
 
 
 class Metrics:
@@ -166,7 +167,11 @@ def _describe(event: Event) -> str | None:
 
 
 def _metrics(values: Event, without: tuple[str, ...] = ()) -> str:
-    return " · ".join(f"{name} {shown(value)}" for name, value in values.items() if name not in without)
+    return " · ".join(
+        f"{name} {shown(value)}"
+        for name, value in values.items()
+        if name not in without and not isinstance(value, list)
+    )
 
 
 def shown(value: Any) -> str:
@@ -192,7 +197,10 @@ def summary(result: dict[str, Any], folder: Path) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("exit", escape(str(result.get("exit"))))
     for name, value in (result.get("metrics") or {}).items():
-        table.add_row(escape(name), escape(shown(value)))
+        if isinstance(value, list):
+            table.add_row("errors", escape(errors_by_class(value)))
+        else:
+            table.add_row(escape(name), escape(shown(value)))
     if result.get("seconds") is not None:
         table.add_row("seconds", f"{result['seconds']:.1f}")
     if result.get("examples_per_second"):
@@ -211,6 +219,14 @@ def summary(result: dict[str, Any], folder: Path) -> Table:
         table.add_row("roles", escape(", ".join(_counted(role, count) for role, count in roles.items() if count)))
     table.add_row("run folder", escape(str(folder)))
     return table
+
+
+def errors_by_class(confusion: list[list[int]]) -> str:
+    """Of each class the share that is taken for another, the worst first, as far as there is room."""
+    rows = [(sum(row), sum(row) - row[label]) for label, row in enumerate(confusion)]
+    shares = sorted(((wrong / of, label) for label, (of, wrong) in enumerate(rows) if of), reverse=True)
+    named = [f"{share:.2%} of class {label}" for share, label in shares[:MOST_CLASSES]]
+    return ", ".join(named) + (" …" if len(shares) > MOST_CLASSES else "")
 
 
 def _recovered(recoveries: list[dict[str, Any]]) -> str:

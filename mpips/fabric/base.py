@@ -266,6 +266,7 @@ class Fabric(ABC):
         what: str | Callable[[], str],
         peers: Callable[[], set[int]] | None = None,
         timeout: float | None = TIMEOUT,
+        at_work: bool = False,
     ) -> None:
         """Make progress until `done()`.
 
@@ -275,6 +276,7 @@ class Fabric(ABC):
         peers : the ranks that it must come from; when one of them is lost there is no use in waiting, unless this
             rank is `patient`.
         timeout : seconds; None for roles that serve until told to stop.
+        at_work : whether threads of this rank work meanwhile, so that it is not idle.
 
         Raises
         ------
@@ -289,7 +291,7 @@ class Fabric(ABC):
         def text() -> str:
             return what if isinstance(what, str) else what()
 
-        start = self.now()
+        start = since = self.now()
         outer, self.waiting = self.waiting, ""
         try:
             while True:
@@ -302,7 +304,11 @@ class Fabric(ABC):
                 if timeout is not None and now - start > timeout:
                     raise Deadline(f"rank {self.rank} waited {timeout:g} s for {text()}")
                 if busy:
+                    since = now
                     self._rouse(now)
+                    continue
+                if at_work:
+                    self._relax(now - since)
                     continue
                 if self._idle_since is None:
                     self._idle_since = now

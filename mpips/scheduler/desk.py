@@ -337,6 +337,7 @@ class Desk:
                 action.progress,
                 names if names.exists() else None,
                 action.base or None,
+                self._plan.about,
             )
             with Generation(path) as generation:
                 worn = generation.worn()

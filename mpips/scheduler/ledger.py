@@ -10,7 +10,6 @@ import numpy as np
 from mpips.messages import Workload
 from mpips.scheduler.outstanding import Late, Outstanding
 
-WORKLOADS_PER_WORKER = 8
 MOST_BATCHES = 64
 
 Bits = np.ndarray[Any, np.dtype[np.bool_]]
@@ -52,12 +51,12 @@ class Ledger:
     passes : epochs.
     evaluate_every : epochs from one evaluation to the next; 0: only after the last.
     seed : of the order of batches.
-    workers : how many there are; a worker gets about 8 workloads an epoch, or smaller ones if `delay` asks for it. It
-        may be changed at any time.
+    workers : how many there are. It may be changed at any time.
     delay : train batches that may be unfinished when another is handed out (the bounded delay of Li et al. 2014,
         section 3.5, with a batch as the task); None: any number. It may be changed at any time.
     share : of an epoch's batches; when they are done it is over, and what is left of it is not waited for (Chilimbi et
         al. 2014, section 2.2).
+    workloads : that each of them gets in an epoch, about; more and smaller ones if `delay` asks for it.
     progress : what `progress` gave when a checkpoint was written, to go on from there.
     """
 
@@ -71,6 +70,7 @@ class Ledger:
         delay: int | None = None,
         share: float = 1.0,
         progress: dict[str, Any] | None = None,
+        workloads: int = 8,
     ) -> None:
         self.delay = delay
         self.workers = workers
@@ -81,7 +81,7 @@ class Ledger:
         self._every = evaluate_every
         self._seed = seed
         train = sum(b.train for b in batches)
-        self._size = max(1, min(MOST_BATCHES, train // (workers * WORKLOADS_PER_WORKER)))
+        self._size = max(1, min(MOST_BATCHES, train // (workers * workloads)))
         self._spared = train - ceil(share * train)  # batches of an epoch that need not be done
         self._queues: dict[int, deque[int]] = {}  # of the newest stage: the batches left, by part
         self._outstanding = Outstanding()

@@ -63,6 +63,7 @@ class Work:
                 self.delays.delay,
                 plan.epoch_share,
                 progress,
+                plan.workloads,
             )
         self._rounds = {name: Rounds(batches) for name in self._groups if name != MAIN}
 

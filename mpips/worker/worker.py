@@ -245,7 +245,7 @@ class Worker:
         None of them may use this worker or its tables.
         """
         running = [self._fabric.aside(work) for work in works]
-        self._fabric.wait(lambda: all(each.done() for each in running), "its own threads", timeout=None)
+        self._fabric.wait(lambda: all(each.done() for each in running), "its own threads", timeout=None, at_work=True)
         return [each.result() for each in running]
 
     def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:

@@ -168,7 +168,7 @@ def plan_of(data, in_step=True, passes=4, neural=None, **settings):
     chosen = settings_of(**{**usual, **(neural or {})})
     shapes = shapes_of(chosen.layers, Shape(1, SIDE, SIDE), CLASSES)
     weights = weights_of(chosen.layers, shapes, spec.batch)
-    network = JobNetwork(chosen, shapes, weights, ["bar", "pole", "square"], passes, in_step, 1)
+    network = JobNetwork(chosen, shapes, weights, ["bar", "pole", "square"], passes, in_step, spec, folder)
     return network, Plan(
         **{
             "program": network.train,
@@ -182,6 +182,7 @@ def plan_of(data, in_step=True, passes=4, neural=None, **settings):
             "classes": CLASSES,
             "memory": Memory(server=4 * MB, data_server=4 * MB, worker=4 * MB),
             "threads": 1,
+            "about": network.about,
             **settings,
         }
     )

@@ -461,3 +461,28 @@ class TestRecoveries:
 
     def test_without_any_there_is_no_strip(self, tmp_path: Path) -> None:
         assert titles(drawn(run_folder(tmp_path / "run", self.SPEED))) == ["examples per second"]
+
+
+CONFUSION = [[97, 3, 0], [0, 50, 0], [1, 9, 190]]
+
+
+def test_classes_that_are_taken_for_others_are_shown_with_their_counts(tmp_path: Path) -> None:
+    events = [
+        {"time": 1001.0 + i, "event": "evaluation", "epoch": i, "accuracy": accuracy, "confusion": CONFUSION}
+        for i, accuracy in enumerate((0.9, 0.96))
+    ]
+    run = run_folder(tmp_path / "digits", events, {"exit": "finished", "metrics": {"accuracy": 0.96}})
+    picture = drawn(run)
+    wrong = next(axes for axes in picture.axes if axes.get_title("left") == "test rows taken for another class")
+    assert wrong.lines[0].get_ydata() == pytest.approx([0.1, 0.04])
+    confused = next(axes for axes in picture.axes if axes.get_title("left").startswith("classes"))
+    assert sorted(text.get_text() for text in confused.texts) == sorted(["97", "3", "50", "1", "9", "190"])
+    assert [label.get_text() for label in confused.get_yticklabels()] == ["0   3.0%", "1   0.0%", "2   5.0%"]
+    titles = [axes.get_title("left") for axes in drawn(run, run).axes]
+    assert not any(title.startswith("classes") for title in titles)  # of several there is no room
+
+
+@pytest.mark.parametrize("odd", [[[1, 2], [3]], [[1, "2"], [3, 4]], "much", {"a": 1}, [1, 2]])
+def test_what_is_no_confusion_is_left_out(tmp_path: Path, odd: Any) -> None:
+    event = {"time": 1001.0, "event": "evaluation", "accuracy": 0.5, "logloss": 0.3, "confusion": odd}
+    assert read(run_folder(tmp_path / "run", [event]), "run").confusion == []

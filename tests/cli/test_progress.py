@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mpips.cli import progress
-from mpips.cli.progress import Metrics, Progress, summary
+from mpips.cli.progress import Metrics, Progress, errors_by_class, summary
 
 
 def shown(*events: dict[str, object]) -> list[str]:
@@ -172,3 +172,21 @@ def test_summary_is_a_short_table() -> None:
             )
         ),
     ]
+
+
+def test_errors_are_told_by_class_the_worst_first() -> None:
+    confusion = [[97, 3], [0, 50]]
+    assert errors_by_class(confusion) == "3.00% of class 0, 0.00% of class 1"
+    assert errors_by_class([[0, 0], [1, 3]]) == "25.00% of class 1"  # of the other there is nothing
+    many = [[10 * (i == j) + (i == j + 1) for j in range(9)] for i in range(9)]
+    assert errors_by_class(many).endswith(" …")
+
+
+def test_lists_are_not_told_as_figures() -> None:
+    event = {"event": "evaluation", "epoch": 2, "accuracy": 0.96, "confusion": [[1, 2]]}
+    assert shown(event) == ["epoch 2: accuracy 0.9600"]
+    out = io.StringIO()
+    result = {"exit": "finished", "metrics": {"accuracy": 0.96, "confusion": [[96, 4], [0, 0]]}}
+    Console(file=out, width=70).print(summary(result, Path("/run")))
+    assert "errors      4.00% of class 0" in out.getvalue()
+    assert "[[" not in out.getvalue()

@@ -3,9 +3,13 @@
 import math
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mpips.algorithms.neural.settings import NeuralSettings, Shape, Weights, shapes_of, weights_of
+from mpips.dataserver.spec import DataSpec
 from mpips.rule import fitted
 from mpips.table import Normal, TableSpec
 
@@ -20,6 +24,7 @@ class JobNetwork:
     Attributes
     ----------
     names : of the classes.
+    data, base : the images, and the folder that their paths are relative to.
     """
 
     settings: NeuralSettings
@@ -28,7 +33,15 @@ class JobNetwork:
     names: list[str]
     passes: int
     in_step: bool
-    seed: int
+    data: DataSpec
+    base: Path
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a reader of a checkpoint needs to know; see `mpips.algorithms.neural.trained`."""
+        network = {"layers": self.settings.layers, "image": self.shapes[0], "classes": self.names}
+        found: dict[str, Any] = msgspec.to_builtins(network | {"data": self.data, "base": str(self.base)}, enc_hook=int)
+        return {"network": found}
 
     @property
     def classes(self) -> int:
@@ -49,7 +62,7 @@ class JobNetwork:
                     width=each.inputs + 1,
                     rule=self._rule(each),
                     initial=Normal(
-                        math.sqrt(2 / each.inputs), each.inputs, zlib.crc32(f"{self.seed} {each.name}".encode())
+                        math.sqrt(2 / each.inputs), each.inputs, zlib.crc32(f"{self.data.seed} {each.name}".encode())
                     ),
                 )
             )
@@ -72,7 +85,7 @@ class JobNetwork:
         """The program of a worker."""
         from mpips.algorithms.neural import training
 
-        training.train(worker, self.settings, self.shapes, self.weights, self.passes, self.in_step, self.seed)
+        training.train(worker, self.settings, self.shapes, self.weights, self.passes, self.in_step, self.data.seed)
 
     watch = train  # a group that watches is given what to evaluate
 
@@ -86,6 +99,6 @@ def network_of(job: "Job") -> JobNetwork | None:
 
     kind = kind_of(job.data, job.base)
     shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
-    weights, seed = weights_of(settings.layers, shapes, job.data.batch), job.data.seed
+    weights = weights_of(settings.layers, shapes, job.data.batch)
     in_step = job.consistency.delay == 0
-    return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, seed)
+    return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, job.data, job.base)
