@@ -334,7 +334,7 @@ def _draw_confusion(axes: Axes, histories: Sequence[History], colours: Sequence[
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_title("classes, how much of each is wrong, and what it is taken for")
+    axes.set_title("classes, what is wrong of them, and taken for")
 
 
 def _amount(size: float) -> str:
