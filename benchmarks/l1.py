@@ -36,8 +36,8 @@ def training_rows() -> tuple[csr_matrix, np.ndarray]:
     prepared = prepare(job.data, job.base, 0, 1)
     keys, labels, starts = [], [], [np.zeros(1, np.int64)]
     for number in range(prepared.train):
-        blob = np.empty(int(prepared.sizes[number]), np.uint8)
-        prepared.read(number, blob)
+        blob = np.empty(prepared.size(number), np.uint8)
+        prepared.read(number, 1, blob)
         batch = Batch.unpack(blob)
         keys.append(prepared.dictionary.ids(batch.keys)[batch.indices])
         labels.append(batch.labels.copy())

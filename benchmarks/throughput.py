@@ -81,8 +81,8 @@ def peer(job: Path) -> float:
     data = prepare(spec, job.parent, 0, 1)
     batches = []
     for i in range(data.train):
-        blob = np.empty(int(data.sizes[i]), np.uint8)
-        data.read(i, blob)
+        blob = np.empty(data.size(i), np.uint8)
+        data.read(i, 1, blob)
         batch = Batch.unpack(blob)
         batches.append((batch.indptr, batch.keys[batch.indices].astype(np.int32), batch.values, batch.labels))
     z, n = np.zeros(1 << BITS, np.float32), np.zeros(1 << BITS, np.float32)
