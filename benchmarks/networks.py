@@ -1,8 +1,8 @@
 """Images a second that mpips trains a network on, all of a job's ranks on this machine's cores, beside PyTorch with as
 many threads, in turn: the same network, images, batch and optimiser.
 
-Neither distorts images; PyTorch has them in memory as float32. Compared are epochs after the first. PyTorch has its usual
-memory format and the one that has channels last, and the faster counts.
+Neither distorts images; PyTorch has them in memory as float32. Compared are epochs after the first. Of PyTorch's two
+memory formats, channels first and last, the faster counts.
 
 python benchmarks/networks.py [--network mlp] [--threads 2] [--workers 1] [--rounds 3] [--torch PYTHON]
 """
