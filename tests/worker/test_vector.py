@@ -201,7 +201,7 @@ def test_a_matrix_with_a_column_for_each_key_multiplies_values_in_their_order(fo
     x = rng.normal(size=(7, len(keys)))
     for got, expected in ((form(x) @ w, x @ w.values), (w @ form(x.T), w.values.T @ x.T)):
         assert type(got) is np.ndarray
-        np.testing.assert_allclose(got, expected, rtol=1e-12)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", [np.asarray, *SPARSE])
@@ -211,8 +211,8 @@ def test_a_matrix_with_another_number_of_columns_has_one_for_every_key(form, wid
     w = vector(rng, keys, width)
     x = rng.normal(size=(7, 12))
     expected = x[:, keys] @ w.values
-    np.testing.assert_allclose(form(x) @ w, expected, rtol=1e-12)
-    np.testing.assert_allclose(w @ form(x.T), expected.T, rtol=1e-12)
+    np.testing.assert_allclose(form(x) @ w, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(w @ form(x.T), expected.T, rtol=1e-12, atol=1e-12)
 
 
 def test_an_array_of_one_dimension_is_a_row():
