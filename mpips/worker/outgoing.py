@@ -43,6 +43,7 @@ class Outgoing:
     kkt : the KKT filter of pushes, if the table has one.
     filters_pushes, filters_pulls : whether there are other filters.
     fetched : bytes read one-sidedly from servers on other nodes.
+    alone : whether there is one node only, and so nothing to count.
     """
 
     def __init__(self, spec: TableSpec, fabric: Fabric, issued: Issued) -> None:
@@ -55,7 +56,7 @@ class Outgoing:
         self._issued = issued
         self._chains: dict[tuple[int, Direction], Chain] = {}
         self._plain = 0
-        self._alone = len(set(fabric.nodes)) == 1
+        self.alone = len(set(fabric.nodes)) == 1
 
     def chain(self, server: int, direction: Direction) -> Chain:
         """The filters between this worker and a server."""
@@ -122,7 +123,7 @@ class Outgoing:
 
     def count(self, server: int, size: int) -> None:
         """Count bytes that go to a server without filters, if it is on another node."""
-        if not self._alone and self._fabric.place(server) is None:
+        if not self.alone and self._fabric.place(server) is None:
             self._plain += size
 
     def traffic(self) -> Traffic:

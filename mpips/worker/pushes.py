@@ -228,10 +228,11 @@ class Pushes:
 
     def _send_range(self, sending: Sending, slot: int, to_each: int, to_row: int, after: list[Task[Any]]) -> Task[None]:
         """Send a push of a range, of which each server reads so many bytes, and so many more for a row of its own."""
-        rows = self._placement.rows_of(*sending.about)
-        for server, count in rows.items():
+        for server in self._placement.servers_of(*sending.about):
             sending.add(Part(server, []))
-            self._outgoing.count(server, to_each + count * to_row)
+        if not self._outgoing.alone:
+            for server, rows in self._placement.rows_of(*sending.about).items():
+                self._outgoing.count(server, to_each + rows * to_row)
         sending.task.on_end(lambda: self._fabric.space.free(slot))
         return self._send(sending, after)
 

@@ -23,7 +23,11 @@ class JobNetwork:
 
     Attributes
     ----------
+    settings, shapes, weights : the network.
     names : of the classes.
+    passes : epochs in all, which the rate depends on.
+    in_step : whether a batch is to begin with all that was pushed before it was handed out; else with a pull that was
+        made while the batch before was computed.
     data, base : the images, and the folder that their paths are relative to.
     """
 
@@ -85,7 +89,7 @@ class JobNetwork:
         """The program of a worker."""
         from mpips.algorithms.neural import training
 
-        training.train(worker, self.settings, self.shapes, self.weights, self.passes, self.in_step, self.data.seed)
+        training.train(worker, self)
 
     watch = train  # a group that watches is given what to evaluate
 

@@ -29,6 +29,7 @@ class Network:
         self, layers: Sequence[Any], shapes: Sequence[Shape], weights: Sequence[Weights], values: Sequence[Array]
     ) -> None:
         self._layers = layers
+        self._order = _pooled_first(layers)
         self._shapes = shapes
         self._weights = {each.layer: (number, values[number]) for number, each in enumerate(weights)}
         self._dtype = values[0].dtype
@@ -69,12 +70,12 @@ class Network:
         if found is None:
             while len(self._made) >= SIZES:
                 del self._made[next(iter(self._made))]
-            found = [self._make(index, n) for index in range(len(self._layers))]
-            found = self._pool_first(found)
+            found = [self._make(place, n) for place in range(len(self._order))]
         self._made[n] = found  # the last that was used
         return found
 
-    def _make(self, index: int, n: int) -> tuple[at_work.AtWork, int | None]:
+    def _make(self, place: int, n: int) -> tuple[at_work.AtWork, int | None]:
+        index = self._order[place]
         layer, before, after = self._layers[index], self._shapes[index], self._shapes[index + 1]
         number, values = self._weights.get(index, (None, None))
         first = index == min(self._weights)
@@ -86,7 +87,7 @@ class Network:
             assert values is not None
             made = at_work.Connected(values, n, first)
         elif isinstance(layer, settings.Pooling):
-            over = index > 0 and isinstance(self._pooled(index), settings.Convolution)
+            over = place > 0 and isinstance(self._layers[self._order[place - 1]], settings.Convolution)
             made = at_work.Pooling(layer, before, after, n, self._dtype, over)
         elif isinstance(layer, settings.Dropout):
             made = at_work.Dropout(layer, before, n, index)
@@ -96,16 +97,11 @@ class Network:
             made = at_work.Relu()
         return made, number
 
-    def _pooled(self, index: int) -> Any:
-        """The layer whose results are pooled."""
-        relu = isinstance(self._layers[index - 1], settings.Relu) and index > 1
-        return self._layers[index - 2] if relu else self._layers[index - 1]
 
-    @staticmethod
-    def _pool_first(found: list[tuple[at_work.AtWork, int | None]]) -> list[tuple[at_work.AtWork, int | None]]:
-        """Pool before rectifying: it gives the same, and there is less to rectify."""
-        found = list(found)
-        for i, (layer, _) in enumerate(found[1:], 1):
-            if isinstance(layer, at_work.Pooling) and isinstance(found[i - 1][0], at_work.Relu):
-                found[i - 1], found[i] = found[i], found[i - 1]
-        return found
+def _pooled_first(layers: Sequence[Any]) -> list[int]:
+    """The order of work: what is pooled after being rectified is pooled before, which gives the same for less."""
+    order = list(range(len(layers)))
+    for i in range(1, len(order)):
+        if isinstance(layers[order[i]], settings.Pooling) and isinstance(layers[order[i - 1]], settings.Relu):
+            order[i - 1], order[i] = order[i], order[i - 1]
+    return order

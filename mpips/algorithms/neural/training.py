@@ -5,9 +5,8 @@ Source: Chilimbi et al. 2014, sections 4.2 to 4.4.
 
 import math
 import zlib
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,10 +14,13 @@ from threadpoolctl import threadpool_limits
 from mpips.algorithms.neural.layers import Connected, Convolution
 from mpips.algorithms.neural.model import Model, Products
 from mpips.algorithms.neural.network import Network
-from mpips.algorithms.neural.settings import NeuralSettings, Shape, Weights
+from mpips.algorithms.neural.settings import NeuralSettings
 from mpips.dataserver.image_batch import ImageBatch
 from mpips.kernels.activations import softmax
 from mpips.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from mpips.algorithms.neural.job import JobNetwork
 
 Array = np.ndarray[Any, Any]
 
@@ -69,36 +71,23 @@ class Training:
     Parameters
     ----------
     worker : whose tables have the weights.
-    settings, shapes, weights : the network.
-    passes : epochs in all, which the rate depends on.
-    in_step : whether a batch is to begin with all that was pushed before it was handed out; else with a pull that was
-        made while the batch before was computed.
-    seed : of what is dropped.
+    network : what is trained.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        settings: NeuralSettings,
-        shapes: Sequence[Shape],
-        weights: Sequence[Weights],
-        passes: int,
-        in_step: bool,
-        seed: int,
-    ) -> None:
+    def __init__(self, worker: Worker, network: "JobNetwork") -> None:
         self._worker = worker
-        self._settings = settings
-        self._passes = passes
-        self._in_step = in_step
-        self._seed = seed
+        self._settings = network.settings
+        self._passes = network.passes
+        self._in_step = network.in_step
+        self._seed = network.data.seed
+        weights, shapes = network.weights, network.shapes
         self._model = Model([worker.table(each.name) for each in weights], weights)
-        threads = settings.threads or worker.threads
-        self._networks = [Network(settings.layers, shapes, weights, self._model.values) for _ in range(threads)]
-        self._classes = shapes[-1].channels
+        threads = self._settings.threads or worker.threads
+        self._networks = [Network(self._settings.layers, shapes, weights, self._model.values) for _ in range(threads)]
         self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
         self._made: dict[tuple[int, int], Products] = {}
         self._evaluated = -1  # the workload that the weights were read for last; 0: they are trained on
-        self.counts = self._classes, self._classes
+        self.counts = network.classes, network.classes
 
     def train(self, batch: ImageBatch) -> float:
         """Learn from a batch step by step, each in a thread; push what has come of it."""
@@ -181,15 +170,7 @@ class Training:
         return loss
 
 
-def train(
-    worker: Worker,
-    settings: NeuralSettings,
-    shapes: Sequence[Shape],
-    weights: Sequence[Weights],
-    passes: int,
-    in_step: bool,
-    seed: int,
-) -> None:
+def train(worker: Worker, network: "JobNetwork") -> None:
     """The program of a worker."""
     with threadpool_limits(1):  # of BLAS: the threads are ours
-        worker.train(Training(worker, settings, shapes, weights, passes, in_step, seed))
+        worker.train(Training(worker, network))
