@@ -185,6 +185,11 @@ class Job(Sections, frozen=True, kw_only=True):
         return tuple(Scale(entry.at, entry.epoch, entry.servers, entry.workers) for entry in self.plan)
 
     @property
+    def team(self) -> int:
+        """Workers that have a copy of the model together."""
+        return self.algorithm.neural.partitions if self.algorithm.neural else 1
+
+    @property
     def run_folder(self) -> Path:
         """Where the results and the checkpoint go, absolute; a relative one starts from the current folder."""
         return Path(self.checkpoint.folder or Path("checkpoints", self.path.stem)).absolute()
@@ -294,7 +299,14 @@ def _changes(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake
         if in_step and recovery.on_worker_loss == "redistribute":
             text = 'the solver "block" needs "replace" or "ignore": nobody else has the rows that a worker keeps'
             yield Mistake(("recovery", "on_worker_loss"), text)
+    team = algorithm.get("neural", {}).get("partitions", 1)
+    if "roles" not in wrong and content.get("roles", {}).get("workers", team) % team:
+        text = f"must be a multiple of {team}, the network's partitions; got {content['roles']['workers']}"
+        yield Mistake(("roles", "workers"), text)
     for index, entry in enumerate(content.get("plan", []) if "plan" not in wrong else []):
+        if entry.get("workers", team) % team:
+            text = f"must be a multiple of {team}, the network's partitions; got {entry['workers']}"
+            yield Mistake(("plan", index, "workers"), text)
         if in_step and "workers" in entry:
             text = 'is not for the solver "block": its workers keep their rows, and stay as many as they are'
             yield Mistake(("plan", index, "workers"), text)

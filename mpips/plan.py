@@ -170,6 +170,7 @@ class Plan:
     kept.
     save_rate, compression : megabytes a second that a server may write (0: any); gzip's level (0: none).
     replicas : copies of every shard besides the first, as far as there are servers for them.
+    team : workers of the main group that have a copy of the model together, and work on the same batches.
     on_worker_loss : what becomes of a dead worker's work; see `mpips.scheduler.spec.RecoverySpec`.
     patience : seconds that a server, data server or scheduler may be silent before it is taken for dead; None: any.
     copy_share : share of a server's time that goes into copying shards in the background.
@@ -207,6 +208,7 @@ class Plan:
     save_rate: float = 0.0
     compression: int = 0
     replicas: int = 0
+    team: int = 1
     on_worker_loss: OnWorkerLoss = "replace"
     patience: float | None = None
     copy_share: float = 0.1

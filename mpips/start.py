@@ -57,7 +57,7 @@ def _live(plan: Plan, resume: bool) -> "tuple[Outcome, bool]":
         here = world()
         nodes = list(range(len(here.nodes))) if plan.separate_nodes else here.nodes
         # where the first death ends the job nobody could use a copy
-        view = assign(nodes, plan.roles, plan.others, plan.replicas if ulfm.ENABLED else 0)
+        view = assign(nodes, plan.roles, plan.others, plan.replicas if ulfm.ENABLED else 0, plan.team)
         check_scales(plan.scales, view)
         sizes = arenas(plan.memory, view, here.nodes, here.shared_memory, plan.data is not None)
         role = view.role(here.rank).replace(" ", "_")
@@ -325,6 +325,7 @@ def plan_of(path: Path, overrides: Sequence[str]) -> Plan:
         save_rate=job.checkpoint.rate,
         compression=job.checkpoint.compression,
         replicas=job.recovery.replicas,
+        team=job.team,
         on_worker_loss=job.recovery.on_worker_loss,
         patience=job.recovery.limit,
         copy_share=job.recovery.copy_share,

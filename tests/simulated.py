@@ -51,7 +51,7 @@ class SimulatedJob:
     def __init__(
         self, plan: Plan, nodes: Sequence[int], seed: int, resume: bool = False, latency: tuple[float, float] = FAST
     ) -> None:
-        self.view: View = assign(nodes, plan.roles, plan.others, plan.replicas)
+        self.view: View = assign(nodes, plan.roles, plan.others, plan.replicas, plan.team)
         self.plan = plan
         self.resume = resume
         self.ranks: dict[int, Rank] = {}

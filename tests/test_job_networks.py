@@ -96,6 +96,8 @@ def test_a_layer_that_is_wrong_is_told_with_its_place(old: str, new: str, place:
     ("override", "text"),
     [
         ('algorithm.table="w"', 'algorithm.table: is for name = "linear": a network makes its own tables'),
+        ("roles.workers=3", "roles.workers: must be a multiple of 2, the network's partitions; got 3"),
+        ("plan=[{at=1, workers=5}]", "plan[0].workers: must be a multiple of 2, the network's partitions; got 5"),
         ('algorithm.name="linear"', 'data.format: the algorithm "linear" has no use for images'),
         ('data.format="libsvm"', 'data.format: the algorithm "neural" needs images'),
         ('data.label="y"', 'label: is not for format "idx"; leave it out'),
@@ -106,7 +108,8 @@ def test_a_layer_that_is_wrong_is_told_with_its_place(old: str, new: str, place:
     ],
 )
 def test_what_does_not_go_together_is_told(override: str, text: str) -> None:
-    assert any(text in mistake for mistake in mistakes_of(GOOD, override)), mistakes_of(GOOD, override)
+    found = mistakes_of(GOOD, "algorithm.neural.partitions=2", override)
+    assert any(text in mistake for mistake in found), found
 
 
 def test_labels_that_are_missing_are_told(folder: Path) -> None:

@@ -49,7 +49,7 @@ def check_roles(job: Job, ranks: int) -> View:
         when there are more roles than ranks, now or as the job's plan goes.
     """
     groups = {name: group.workers for name, group in job.groups.items()}
-    view = assign([0] * ranks, job.roles, groups, job.recovery.replicas)
+    view = assign([0] * ranks, job.roles, groups, job.recovery.replicas, job.team)
     check_scales(job.scales, view)
     return view
 

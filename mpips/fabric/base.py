@@ -266,7 +266,7 @@ class Fabric(ABC):
         what: str | Callable[[], str],
         peers: Callable[[], set[int]] | None = None,
         timeout: float | None = TIMEOUT,
-        at_work: bool = False,
+        at_work: Callable[[], bool] | None = None,
     ) -> None:
         """Make progress until `done()`.
 
@@ -276,7 +276,7 @@ class Fabric(ABC):
         peers : the ranks that it must come from; when one of them is lost there is no use in waiting, unless this
             rank is `patient`.
         timeout : seconds; None for roles that serve until told to stop.
-        at_work : whether threads of this rank work meanwhile, so that it is not idle.
+        at_work : says whether threads of this rank work meanwhile, so that it is not idle.
 
         Raises
         ------
@@ -307,7 +307,7 @@ class Fabric(ABC):
                     since = now
                     self._rouse(now)
                     continue
-                if at_work:
+                if at_work is not None and at_work():
                     self._relax(now - since)
                     continue
                 if self._idle_since is None:

@@ -27,18 +27,23 @@ def rectify_back(values, errors):
 
 
 @njit(nogil=True, cache=True)
-def drop(values, share, seed, kept):
+def drop(values, share, seed, first, apart, kept):
     """Set each value to 0 with probability `share`, scale the others by 1 / (1 − share), in place; `kept` (uint8) says
-    which are left. The same seed drops the same.
+    which are left. Values and `kept` (channels, m).
+
+    The same seed drops the same, by a value's place in the whole: the first is at `first`, channels are so far `apart`.
 
     Source: Srivastava et al. 2014, with the scaling at training.
     """
     scale, least = values.dtype.type(1.0 / (1.0 - share)), np.uint64(share * _OF_2_TO_32)
     start = mix64(np.uint64(seed))
-    for i in range(values.size):
-        keep = (mix64(start + np.uint64(i)) >> np.uint64(32)) >= least
-        kept[i] = keep
-        values[i] = values[i] * scale if keep else values.dtype.type(0)
+    for channel in range(values.shape[0]):
+        row, left = values[channel], kept[channel]
+        begin = start + np.uint64(first + channel * apart)
+        for i in range(row.size):
+            keep = (mix64(begin + np.uint64(i)) >> np.uint64(32)) >= least
+            left[i] = keep
+            row[i] = row[i] * scale if keep else values.dtype.type(0)
 
 
 @njit(nogil=True, cache=True)
@@ -97,15 +102,19 @@ def normalise(values, size, alpha, beta, bias, squares, out):
 
 @njit(nogil=True, cache=True)
 def normalise_back(values, size, alpha, beta, squares, out, errors, back):
-    """The gradient by `values` into `back`, from that by `out`, both (channels, m)."""
+    """The gradient by `values` into `back`, from that by what came out, `errors`, both (channels, m); whatever is in
+    `out` is written over.
+    """
     channels, m = values.shape
     half = size // 2
     for channel in range(channels):
         for i in range(m):
-            back[channel, i] = errors[channel, i] * squares[channel, i] ** values.dtype.type(-beta)
+            out[channel, i] = errors[channel, i] * squares[channel, i] ** values.dtype.type(-beta)
+    for channel in range(channels):
+        back[channel] = out[channel]
         for other in range(max(0, channel - (size - 1 - half)), min(channels, channel + half + 1)):
             for i in range(m):
-                share = errors[other, i] * out[other, i] / squares[other, i]
+                share = out[other, i] * values[other, i] / squares[other, i]
                 back[channel, i] -= values.dtype.type(2.0 * alpha * beta / size) * values[channel, i] * share
 
 

@@ -18,9 +18,10 @@ def _inside(size, out, offset, stride):
 
 
 @njit(nogil=True, cache=True)
-def columns(images, top, rows, width, size, stride, padding, out):
+def columns(images, top, rows, width, size, stride, up, padding, out):
     """Write the patches under `size`·`size` filters, at `rows` rows of positions from row `top` on and `width`
-    positions in each, into `out` (channels·size·size, rows·width·n); outside of the images there is 0.
+    positions in each, into `out` (channels·size·size, rows·width·n). Outside of the images, `up` rows above and
+    `padding` pixels beside them, there is 0.
     """
     channels, height, across, n = images.shape
     pixels = images.reshape(-1)
@@ -33,7 +34,7 @@ def columns(images, top, rows, width, size, stride, padding, out):
                 at += 1
                 first, last = _inside(across, width, right - padding, stride)
                 for i in range(rows):
-                    y = (top + i) * stride + down - padding
+                    y = (top + i) * stride + down - up
                     start = i * run
                     if y < 0 or y >= height:
                         row[start : start + run] = 0
@@ -53,7 +54,7 @@ def columns(images, top, rows, width, size, stride, padding, out):
 
 
 @njit(nogil=True, cache=True)
-def add_columns(matrix, top, rows, width, size, stride, padding, images):
+def add_columns(matrix, top, rows, width, size, stride, up, padding, images):
     """The transpose of `columns`: add every entry of `matrix` (channels·size·size, rows·width·n) to the pixel that it
     would be taken from.
     """
@@ -68,7 +69,7 @@ def add_columns(matrix, top, rows, width, size, stride, padding, images):
                 at += 1
                 first, last = _inside(across, width, right - padding, stride)
                 for i in range(rows):
-                    y = (top + i) * stride + down - padding
+                    y = (top + i) * stride + down - up
                     if y < 0 or y >= height:
                         continue
                     start = i * run

@@ -7,6 +7,7 @@
 | `succession` | the scheduler's session with each rank, and its log for the standby |
 | `work` | the scheduler and workers: workloads |
 | `data` | workers and data servers: batches; data servers among each other: the dictionary |
+| `exchanges` | workers among each other: activations |
 | `tables` | workers and servers: pushes, pulls and functions |
 | `calls` | any rank and any other: calls and sums |
 | `copies` | servers among each other |
@@ -26,6 +27,7 @@ from mpips.messages.calls import *
 from mpips.messages.copies import *
 from mpips.messages.course import *
 from mpips.messages.data import *
+from mpips.messages.exchanges import *
 from mpips.messages.message import Message as Message
 from mpips.messages.succession import *
 from mpips.messages.tables import *

@@ -31,6 +31,7 @@ from mpips.server.server import Server
 from mpips.tasks import Issued, Received
 from mpips.tasks.calls import Calls
 from mpips.views.view import View
+from mpips.worker.exchanges import Exchanges
 from mpips.worker.worker import TO_WORKERS, Worker
 
 NO_REPLACEMENT = (
@@ -74,6 +75,7 @@ class Rank:
         self._wish = ""
         self._early: list[tuple[int, Message]] = []  # for roles that this rank does not have yet
         self._issued, self._received = Issued(fabric), Received(fabric)
+        self._exchanges = Exchanges(fabric)
         self._line = Line(fabric, view.scheduler)
         self._calls = Calls(self._received, self._issued)
         self._programs = Programs(fabric, self._line, lambda: self.view, plan)
@@ -208,6 +210,7 @@ class Rank:
         if new.scheduler != old.scheduler:
             self._line.lead_to(new.scheduler)
         self._issued.viewed(new.lost)
+        self._exchanges.viewed(new.lost)
         for role in (self._server, self._data_server, self._worker, self._desk, self._conductor):
             if role is not None:
                 role.viewed(old, new)
@@ -232,7 +235,9 @@ class Rank:
                 self._calls.serve(self._data_server)
             if fabric.rank in view.workers and self._worker is None:
                 delay = plan.delay_of(view.group_of(fabric.rank))
-                self._worker = self._to_run = Worker(fabric, view, line, self._issued, delay, self._threads())
+                self._worker = self._to_run = Worker(
+                    fabric, view, line, self._issued, self._exchanges, delay, self._threads()
+                )
                 self._worker.on_begin = self._calls.begin
                 self._calls.serve(self._worker, begun=False)
         except Error as error:

@@ -152,11 +152,11 @@ class Membership:
     def _without_worker(self, view: View, rank: int) -> tuple[View, str]:
         group = view.group_of(rank)
         at = view.groups[group].index(rank)
-        ranks, identities = list(view.groups[group]), list(view.identities[group])
+        ranks, identities, since = (list(each[group]) for each in (view.groups, view.identities, view.since))
         replay = self._runs_program(group)
         if self._plan.on_worker_loss == "replace" and view.spares:
             spare, spares = view.spares[0], view.spares[1:]
-            ranks[at] = spare
+            ranks[at], since[at] = spare, view.number
             if not replay:
                 identities[at] = self._new_identity(view, spare)
             text = f"spare {spare} runs its program again" if replay else f"spare {spare} works in its place"
@@ -165,15 +165,19 @@ class Membership:
                 raise BeyondRedundancy('no other can go on with its program; on_worker_loss = "replace" needs spares')
             if group == MAIN and replay and self._plan.on_worker_loss == "replace":
                 raise BeyondRedundancy("no spare is left to run its program again")
-            spares = view.spares
-            del ranks[at], identities[at]
+            team = [rank, *(mate for mate in view.team_of(rank) if mate != rank)]
+            spares = sorted([*view.spares, *team[1:]])
+            first = at // len(team) * len(team)
+            for places in (ranks, identities, since):
+                del places[first : first + len(team)]
             text = "the others do its work" if self._plan.on_worker_loss != "ignore" else "its work is left undone"
+            if len(team) > 1:
+                text = f"its team is dissolved, {text}"
             if group != MAIN:
                 text = f'the group "{group}" goes on without it' if ranks else f'the group "{group}" is gone'
         if group == MAIN and not ranks:
-            raise BeyondRedundancy("no worker is left")
-        groups, of_group = view.groups | {group: ranks}, view.identities | {group: identities}
-        return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+            raise BeyondRedundancy("no worker is left" if view.team == 1 else "no whole team of workers is left")
+        return _with_workers(view, group, ranks, identities, since, spares), text
 
     def _new_identity(self, view: View, rank: int) -> int:
         """For a rank that becomes a worker: its own number; or, since the steps of that are used up when it was one
@@ -236,22 +240,25 @@ class Membership:
         return msgspec.structs.replace(view, target=target, spares=spares), text
 
     def _workers(self, view: View, count: int) -> tuple[View, str]:
-        ranks, identities, spares = list(view.groups[MAIN]), list(view.identities[MAIN]), list(view.spares)
+        ranks, identities, since = (list(each[MAIN]) for each in (view.groups, view.identities, view.since))
+        spares = list(view.spares)
         if count == len(ranks):
             return view, f"{count} workers already"
         if self._runs_program(MAIN):
             raise CannotScale("the workers run a program together: it can't have more or fewer of them while it runs")
         if count < 1:
             raise CannotScale("a job needs a worker")
+        if count % view.team:
+            raise CannotScale(f"the network is in {view.team} partitions: {count} workers are no whole teams of them")
         if count - len(ranks) > len(spares):
             raise CannotScale(f"{count} workers need {_missing(count - len(ranks), len(spares))}")
         text = f"{len(ranks)} to {count} workers"
         while len(ranks) < count:
             ranks.append(spares.pop(0))
             identities.append(self._new_identity(view, ranks[-1]))
+            since.append(view.number)
         spares = sorted([*spares, *ranks[count:]])
-        groups, of_group = view.groups | {MAIN: ranks[:count]}, view.identities | {MAIN: identities[:count]}
-        return msgspec.structs.replace(view, groups=groups, identities=of_group, spares=spares), text
+        return _with_workers(view, MAIN, ranks[:count], identities[:count], since[:count], spares), text
 
     # --- new ranks --------------------------------------------------------------------------------------------------
 
@@ -327,6 +334,19 @@ class Membership:
         if self._release and self.settled and self._taken.issuperset(self._living()):
             self._release = False
             self.messages += [(server, Release(number)) for server in [*self.view.servers, *self.view.spares]]
+
+
+def _with_workers(
+    view: View, group: str, ranks: list[int], identities: list[int], since: list[int], spares: list[int]
+) -> View:
+    """With others in the places of a group, and as spares."""
+    return msgspec.structs.replace(
+        view,
+        groups=view.groups | {group: ranks},
+        identities=view.identities | {group: identities},
+        since=view.since | {group: since},
+        spares=spares,
+    )
 
 
 def _missing(needed: int, there: int) -> str:

@@ -1,4 +1,7 @@
-"""Handing out work: to whoever asks, what the dead have left first, and what runs late a second time. Pure."""
+"""Handing out work: to whoever asks, what the dead have left first, and what runs late a second time. Pure.
+
+Of a team the first member asks; all are given what it is given, and a workload is done when each has said so.
+"""
 
 from typing import Any
 
@@ -31,10 +34,11 @@ class Work:
     """
 
     def __init__(self, plan: Plan, view: View, places: Places, tally: Tally, effects: Effects) -> None:
-        self.delays = Delays(plan, len(view.groups[MAIN]))
+        self.delays = Delays(plan, len(view.teams))
         self.stopped = False
         self._plan = plan
         self._groups = list(view.groups)
+        self._view = view
         self._places = places
         self._tally = tally
         self._effects = effects
@@ -42,17 +46,20 @@ class Work:
         self._rows: Rows | None = None
         self._rounds: dict[str, Rounds] = {}
         self._hungry: list[int] = []
+        self._parts: dict[int, set[int]] = {}  # of workloads that a team is at: the members' numbers that have said so
+        self._led: dict[int, int] = {}  # of the lost: who had asked for the work of its team
+        self._renamed: dict[int, int] = {}  # identities that are others than the places', by worker
         self._late_at: float | None = None
 
     def begin(self, batches: list[Batches], progress: dict[str, Any] | None, now: float) -> None:
         """Training begins, or goes on from a checkpoint."""
-        plan, workers = self._plan, self._places.workers(MAIN)
+        plan, workers = self._plan, self._view.teams
         self.delays.begin(now)
         if plan.data is None:
             return
         if plan.keeps_rows:
             self._ledger = Ledger(batches, 1, 0, plan.seed, len(workers))
-            self._rows = Rows(self._ledger, workers)
+            self._rows = Rows(self._ledger, self._places.workers(MAIN))
         else:
             self._ledger = Ledger(
                 batches,
@@ -104,7 +111,8 @@ class Work:
         for worker in sorted(hungry, key=self._turn) if self._rows is not None else hungry:
             answer = self._answer(self._ledger, worker, now) or self._late(self._ledger, worker, now)
             if answer is not None:
-                self._effects.send(worker, answer)
+                for member in self._view.team_of(worker):
+                    self._effects.send(member, answer)
             else:
                 self._hungry.append(worker)
         self._late_at = self._next_late(self._ledger, now) if self._hungry else None
@@ -126,7 +134,8 @@ class Work:
             return rounds.next(worker, now)
         if self._rows is not None and not self._rows.has_all(worker):
             return self._rows.next(worker, self._places.of(worker), now)
-        return ledger.next(worker, now, self._places.of(worker)) or (m.NoMoreWork() if ledger.over else None)
+        identity = self._renamed.get(worker, self._places.of(worker))
+        return ledger.next(worker, now, identity) or (m.NoMoreWork() if ledger.over else None)
 
     def _late(self, ledger: Ledger, worker: int, now: float) -> m.Workload | None:
         """A workload that runs late, for a worker that would only wait."""
@@ -156,17 +165,30 @@ class Work:
     # --- what is done -----------------------------------------------------------------------------------------------
 
     def done(self, worker: int, message: m.WorkDone, now: float) -> Done | None:
-        """A worker has finished a workload; None when that is known already."""
-        if self._ledger is None:
+        """A worker has finished a workload; None when that is known already, or a part of it is missing."""
+        if self._ledger is None or not self._is_whole(worker, message.number):
             return None
         done = (self._rounds_of(worker) or self._ledger).done(worker, message.number, now)
         if done is None:
             return None
         for other in done.others:
-            self._effects.send(other, m.Cancelled(message.number))
+            if len(self._view.team_of(other)) == 1:  # a team can't agree on the batch to stop at
+                self._effects.send(other, m.Cancelled(message.number))
         if done.workload.train:
             self._trained(self._ledger, done, message, now)
         return done
+
+    def _is_whole(self, worker: int, number: int) -> bool:
+        """Whether every member of a team has done its part of a workload, whichever rank it was."""
+        team = self._view.team_of(worker)
+        if len(team) == 1 or not self.is_open(number):
+            return True
+        parts = self._parts.setdefault(number, set())
+        parts.add(team.index(worker))
+        if len(parts) < len(team):
+            return False
+        del self._parts[number]
+        return True
 
     def _trained(self, ledger: Ledger, done: Done, message: m.WorkDone, now: float) -> None:
         epoch, batches = done.workload.epoch, len(done.workload.batches)
@@ -179,21 +201,30 @@ class Work:
 
     def viewed(self, old: View, new: View, now: float) -> None:
         """There is a new view, perhaps without some workers: what they had goes to others, or is left undone."""
+        self._view = new
         gone = [worker for worker in old.workers if worker not in new.workers]
         self._hungry = [worker for worker in self._hungry if worker not in gone]
         if self._ledger is None:
             return
-        self._ledger.workers = self.delays.workers = max(1, len(new.groups[MAIN]))
+        self._ledger.workers = self.delays.workers = max(1, len(new.teams))
         if self._rows is not None:
             self._rows.viewed(self._places.workers(MAIN))
         for worker in gone:
             group = old.group_of(worker)
             if group != MAIN:
                 self._rounds[group].lost(worker)
-                continue
-            ignored = worker in new.lost and self._plan.on_worker_loss == "ignore"
-            for done in self._ledger.lost(worker, now, again=not ignored):
+        self._parts = {number: parts for number, parts in self._parts.items() if self.is_open(number)}
+        for team in [team for team in old.teams if team not in new.teams]:
+            self._led |= dict.fromkeys(set(team) & set(gone), team[0])
+            self._renamed.pop(team[0], None)
+            if team[0] in new.groups[MAIN]:  # what it is given now may be done before what it had
+                self._renamed[team[0]] = new.number * len(new.nodes) + team[0]
+            ignored = set(team) & set(new.lost) and self._plan.on_worker_loss == "ignore"
+            for done in self._ledger.lost(team[0], now, again=not ignored):
                 self._trained(self._ledger, done, NOTHING, now)
+        if self._ledger.over and new.team > 1:  # who asks for a team that is new was told so before
+            for worker in set(new.groups[MAIN]) - set(old.groups[MAIN]):
+                self._effects.send(worker, m.NoMoreWork())
         self.feed(now)
 
     def owed(self, worker: int) -> tuple[int, int]:
@@ -202,6 +233,7 @@ class Work:
         """
         if self._ledger is None:
             return 0, 0
+        worker = self._led.get(worker, worker)
         rounds = [rounds for group, rounds in self._rounds.items() if self._places.workers(group)]
         parts = [self._ledger.owed(worker), *(each.owed(worker) for each in rounds)]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)

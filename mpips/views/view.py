@@ -61,6 +61,8 @@ class View(msgspec.Struct, frozen=True):
     spares : ranks that wait for a role.
     lost : ranks that are dead, or were sent away.
     replicas : copies of a shard besides the one at its head, as far as there are servers for them.
+    since : the number of the view in which each of the groups' places got its rank.
+    team : workers of the main group that have a copy of the model together, next to each other in it.
     """
 
     number: int
@@ -75,6 +77,8 @@ class View(msgspec.Struct, frozen=True):
     spares: list[int]
     lost: list[int]
     replicas: int
+    since: dict[str, list[int]]
+    team: int = 1
 
     @property
     def servers(self) -> list[int]:
@@ -114,6 +118,27 @@ class View(msgspec.Struct, frozen=True):
         """The name of the group that a worker belongs to."""
         return next(name for name, ranks in self.groups.items() if worker in ranks)
 
+    def team_of(self, worker: int) -> list[int]:
+        """The workers that have a copy of the model together, one of which is this: of a group besides the main one, it
+        alone. The first of them leads: it asks for work. None when it is no worker.
+        """
+        workers = self.groups[MAIN]
+        if worker not in workers:
+            return [worker] if worker in self.workers else []
+        first = workers.index(worker) // self.team * self.team
+        return workers[first : first + self.team]
+
+    def era_of(self, team: list[int]) -> int:
+        """The number of the view since which these workers of the main group are a team."""
+        workers, since = self.groups[MAIN], self.since[MAIN]
+        return max((since[workers.index(worker)] for worker in team if worker in workers), default=0)
+
+    @property
+    def teams(self) -> list[list[int]]:
+        """Those of the main group."""
+        workers = self.groups[MAIN]
+        return [workers[first : first + self.team] for first in range(0, len(workers), self.team)]
+
     def role(self, rank: int) -> str:
         """The role of a rank: "scheduler", "server", "data server", "worker", "spare", or "lost"."""
         if rank == self.scheduler:
@@ -136,16 +161,16 @@ class View(msgspec.Struct, frozen=True):
         }
 
 
-def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
+def complete(roles: Roles, ranks: int, others: int = 0, team: int = 1) -> Roles:
     """Fill in the roles left open for a job of so many ranks.
 
     About a quarter of the ranks serve parameters, an eighth serve data, the rest work; ranks beyond roles that are all
-    given are spares. `others` are the workers of other groups than the main one.
+    given are spares. `others` are the workers of other groups than the main one; those of the main one come in teams.
 
     Raises
     ------
     RolesError
-        when there are fewer ranks than roles, or fewer than 3.
+        when there are fewer ranks than roles, or fewer than 3, or the workers given make no whole teams.
     """
     if ranks < FEWEST_RANKS:
         raise RolesError(
@@ -160,7 +185,11 @@ def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
     servers = roles.servers
     if servers is None:
         servers = max(1, min((free - data_servers) // 3, free - data_servers - (roles.workers or 1)))
-    workers = roles.workers if roles.workers is not None else max(1, free - data_servers - servers)
+    workers = roles.workers
+    if workers is None:
+        workers = max(1, (free - data_servers - servers) // team) * team
+    if workers % team:
+        raise RolesError(f"the network is in {team} partitions: {workers} workers are no whole teams of {team}")
     total = 1 + servers + data_servers + workers + spares + others
     if total > ranks:
         raise RolesError(
@@ -170,7 +199,9 @@ def complete(roles: Roles, ranks: int, others: int = 0) -> Roles:
     return Roles(servers=servers, data_servers=data_servers, workers=workers, spares=ranks - total + spares)
 
 
-def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None, replicas: int = 0) -> View:
+def assign(
+    nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None = None, replicas: int = 0, team: int = 1
+) -> View:
     """The first view of a job: a role for every rank, servers spread over the nodes first; spares have a node of their
     own when there are enough of them for one, and of nodes for the copies.
 
@@ -180,14 +211,15 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
     wanted : how many ranks take each role.
     groups : workers of each group besides the main one.
     replicas : copies of a shard besides the first.
+    team : workers of the main group that have a copy of the model together.
 
     Raises
     ------
     RolesError
-        when the ranks are too few.
+        when the ranks are too few, or the workers make no whole teams.
     """
     groups = groups or {}
-    roles = complete(wanted, len(nodes), sum(groups.values()))
+    roles = complete(wanted, len(nodes), sum(groups.values()), team)
     free: dict[int, list[int]] = {}
     for rank, node in enumerate(nodes):
         if rank > 0:
@@ -224,4 +256,6 @@ def assign(nodes: Sequence[int], wanted: Roles, groups: Mapping[str, int] | None
         spares=spares,
         lost=[],
         replicas=replicas,
+        since={name: [1] * len(ranks) for name, ranks in members.items()},
+        team=team,
     )

@@ -44,6 +44,8 @@ class Coming:
 class Batches:
     """Asks the scheduler for workloads and the data servers for their batches, a few ahead.
 
+    Of a team the one that leads asks the scheduler, which gives every member the same workloads in the same order.
+
     A batch whose data server has died is asked for again, of the one that has its place; one that lies ready in the
     arena of a dead rank of this node is used from there, since its memory stays mapped.
 
@@ -52,7 +54,7 @@ class Batches:
     waited : seconds in all that there was no workload.
     """
 
-    def __init__(self, fabric: Fabric, view: View, line: Line) -> None:
+    def __init__(self, fabric: Fabric, view: View, line: Line, leads: bool = True) -> None:
         self.waited = 0.0
         self._fabric = fabric
         self._view = view
@@ -61,6 +63,7 @@ class Batches:
         self._asked: dict[int, Coming] = {}  # by request
         self._numbers = itertools.count(view.number << 32)  # others than those of a worker that this rank was before
         self._resumed = view.number  # the last view whose recovery this worker has told of
+        self._leads = leads
         self._requested = False
         self._over = False
         self._in_use = False  # whether the program has the first batch
@@ -84,12 +87,15 @@ class Batches:
             self._ask()
             coming = self._coming[0]
             blob = self._wait_for(coming)
-            if blob is None:
+            if self._left:
                 return
+            if blob is None:
+                continue
             self._in_use = True
             yield coming.workload, coming.batch, ImageBatch.unpack(blob) if is_of_images(blob) else Batch.unpack(blob)
             self._in_use = False
-            self._coming.popleft()
+            if self._coming and self._coming[0] is coming:
+                self._coming.popleft()
             self._done_with(coming)
 
     def has_older(self, cut: int) -> bool:
@@ -105,6 +111,14 @@ class Batches:
                 self._fabric.send(coming.asked, BatchTaken(request))
                 coming.again, coming.copying = new.number, False
                 self._send(coming, request)
+
+    def begin_anew(self) -> None:
+        """The team has another member: leave what there is, but for the batch in use; it will be given out again."""
+        kept = int(self._in_use)
+        for coming in itertools.islice(self._coming, kept, None):
+            if coming.request is not None:
+                self._done_with(coming)
+        self._coming.clear()
 
     def leave(self) -> None:
         """Take no more work, and give back what there is, but for the batch that is in use."""
@@ -135,16 +149,20 @@ class Batches:
     def _wait_for(self, coming: Coming) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
         """Its bytes; None when there is no use for them any more."""
         part, batch = coming.workload.part, coming.batch
-        while coming.blob is None and not self._left:
+
+        def unwanted() -> bool:
+            return self._left or not self._coming or self._coming[0] is not coming
+
+        while coming.blob is None and not unwanted():
             try:
                 self._fabric.wait(
-                    lambda: coming.blob is not None or self._left,
+                    lambda: coming.blob is not None or unwanted(),
                     lambda: f"batch {batch} of part {part} from data server {coming.asked}",
                     timeout=PATIENCE,
                 )
             except Deadline:
                 self._make_room()
-        return None if self._left else coming.blob
+        return None if unwanted() else coming.blob
 
     def _make_room(self) -> None:
         """Let go of what lies ready for later, and ask for it again: data servers whose arenas are full of such batches
@@ -168,7 +186,7 @@ class Batches:
                 coming.request = next(self._numbers)
                 self._asked[coming.request] = coming
                 self._send(coming, coming.request)
-        if len(self._coming) <= AHEAD and not self._requested and not self._over:
+        if self._leads and len(self._coming) <= AHEAD and not self._requested and not self._over:
             self._requested = True
             self._line.tell(WorkRequest())
 

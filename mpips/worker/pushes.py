@@ -93,17 +93,23 @@ class Pushes:
             return self._push_filtered(keys, rows, about, after, rule)
         return self._push_keys(keys, rows, about, after, rule)
 
-    def push_product(self, left: Array, right: Array, after: list[Task[Any]], rule: Rule) -> Task[None]:
+    def push_product(
+        self, left: Array, right: Array, after: list[Task[Any]], within: range | slice, rule: Rule
+    ) -> Task[None]:
         """As `Table.push_product`."""
         check(self._spec.rule, rule)
         spec = self._spec
         left, right = (np.ascontiguousarray(matrix, spec.dtype) for matrix in (left, right))
         terms = left.shape[-1]
-        if spec.kind == "sparse" or (left.shape, right.shape) != ((spec.rows, terms), (spec.push_width, terms)):
-            wanted = f"({spec.rows}, n) and ({spec.push_width}, n)" if spec.kind == "dense" else "a dense table"
+        if spec.kind == "sparse":
+            raise ShapeError(f'table "{spec.name}": a product needs a dense table')
+        lo, hi = key_range(spec, within)
+        assert hi is not None
+        if (left.shape, right.shape) != ((hi - lo, terms), (spec.push_width, terms)):
+            wanted = f"({hi - lo}, n) and ({spec.push_width}, n)"
             raise ShapeError(f'table "{spec.name}": a product needs {wanted}, got {left.shape} and {right.shape}')
-        if spec.push_filters:
-            return self.push(range(spec.rows), left @ right.T, after, None, rule)
+        if spec.push_filters or lo == hi:
+            return self.push(range(lo, hi), left @ right.T, after, None, rule)
         task: Task[None] = Task(self._issued, f'push of a product of {terms} terms to table "{spec.name}"')
         slot = self._issued.room(left.nbytes + right.nbytes)
         bad = 0
@@ -114,7 +120,7 @@ class Pushes:
             self._fabric.space.free(slot)
             raise NonFiniteError(f'push to table "{spec.name}" refused: {bad:,} values are NaN or infinite')
         product = Product(terms, slot + right.nbytes)
-        sending = self._sending(task, self._steps.next(), (0, spec.rows), None, right, slot, rule=rule, product=product)
+        sending = self._sending(task, self._steps.next(), (lo, hi), None, right, slot, rule=rule, product=product)
         return self._send_range(sending, slot, right.nbytes, terms * spec.itemsize, after)
 
     def _about(self, keys: Keys, within: range | slice | None) -> tuple[int, int]:

@@ -137,9 +137,14 @@ class Table(Algebra):
         return self._pushes.push(keys, values, self._issued.known(after), within, rule or {})
 
     def push_product(
-        self, left: Any, right: Any, after: Iterable[Task[Any]] = (), rule: dict[str, float] | None = None
+        self,
+        left: Any,
+        right: Any,
+        after: Iterable[Task[Any]] = (),
+        within: range | slice = slice(None),
+        rule: dict[str, float] | None = None,
     ) -> Task[None]:
-        """Send updates of all rows of a dense table as two matrices: servers multiply them out, ``left @ right.T``.
+        """Send updates of rows of a dense table as two matrices: servers multiply them out, ``left @ right.T``.
 
         Of a layer's gradient these are its error gradients and its inputs, for each image of a batch: for large layers
         much less to send (Chilimbi et al. 2014, section 4.4.1).
@@ -148,6 +153,7 @@ class Table(Algebra):
         ----------
         left : (rows, n), converted to the table's dtype.
         right : (width·inputs, n).
+        within : these rows; all by default.
         after, rule : as of `push`.
 
         Raises
@@ -155,7 +161,7 @@ class Table(Algebra):
         ShapeError, NonFiniteError, RuleError
             as `push` does.
         """
-        return self._pushes.push_product(left, right, self._issued.known(after), rule or {})
+        return self._pushes.push_product(left, right, self._issued.known(after), within, rule or {})
 
     def begin_batch(self, identity: int, counter: int, cut: int = 0) -> None:
         """What is pushed from now on belongs to the batch of this number of all that this identity was given, which was

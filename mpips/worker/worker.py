@@ -1,6 +1,7 @@
 """The worker's role: the tables, and a loop that feeds an algorithm with batches and reports what came of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -35,10 +36,12 @@ from mpips.tasks import Issued, Task, TaskRefused
 from mpips.tasks.calls import call
 from mpips.views.view import View
 from mpips.worker.batches import Batches
+from mpips.worker.exchanges import Exchanges
 from mpips.worker.forgotten import Forgotten
 from mpips.worker.keys import KeyRangeError
 from mpips.worker.pushes import NonFiniteError
 from mpips.worker.table import Table
+from mpips.worker.team import Regrouped, Team
 
 T = TypeVar("T")
 
@@ -86,13 +89,21 @@ class Worker:
     tables : the job's tables by name.
     feature_groups : the key range of each field of the data, when their keys are from a dictionary.
     threads : cores of its node that there are for this worker.
+    team : those that it has a copy of the model together with.
     doing : while an algorithm has a batch: the workload that it belongs to, and its number in its part of the data.
     on_begin : called when the tables are there.
     left : whether the job needs this worker no longer.
     """
 
     def __init__(
-        self, fabric: Fabric, view: View, line: Line, issued: Issued, delay: int | None, threads: int = 1
+        self,
+        fabric: Fabric,
+        view: View,
+        line: Line,
+        issued: Issued,
+        exchanges: Exchanges,
+        delay: int | None,
+        threads: int = 1,
     ) -> None:
         self.rank = fabric.rank
         self.threads = threads
@@ -108,7 +119,9 @@ class Worker:
         self._line = line
         self._delay = delay
         self._issued = issued
-        self._batches = Batches(fabric, view, line)
+        team = view.team_of(fabric.rank)
+        self.team = Team(exchanges, team, fabric.rank, view.era_of(team))
+        self._batches = Batches(fabric, view, line, self.team.leads)
         self._begun = False
         self._resumed = view.number  # the last view of which this worker has told that it goes on
         self.on_begin: Callable[[], None] | None = None
@@ -170,6 +183,9 @@ class Worker:
         self._view = new
         for table in self.tables.values():
             table.viewed(new)
+        team = new.team_of(self.rank)
+        if self.team.viewed(team, new.era_of(team) or new.number) and team:
+            self._batches.begin_anew()
         self._batches.viewed(old, new)
 
     def leave(self) -> None:
@@ -204,8 +220,8 @@ class Worker:
 
     @property
     def peers(self) -> int:
-        """How many workers its group has now, this one included."""
-        return len(self._view.groups.get(self.group, [])) or 1
+        """How many workers, or teams, its group has now, this one included."""
+        return len(self._view.groups.get(self.group, [])) // self.team.size or 1
 
     def wait_for_begin(self) -> None:
         """Wait until the tables are there; that takes as long as the data do.
@@ -239,14 +255,16 @@ class Worker:
         if self.left:
             raise self._leaves()
 
-    def together(self, works: Sequence[Callable[[], T]]) -> list[T]:
-        """Run functions at once, each in a thread, and answer others meanwhile; what they return, in their order.
+    def beside(self, work: Callable[[], T]) -> "Future[T]":
+        """Run a function in a thread of its own; it may not use this worker or its tables."""
+        return self._fabric.aside(work)
 
-        None of them may use this worker or its tables.
+    def wait_beside(self, until: Callable[[], bool], at_work: Callable[[], bool]) -> None:
+        """Answer others until a condition holds, which is looked at when something has come, or a thread has ended.
+
+        `at_work` says whether what runs beside is at work, so that this worker is not idle.
         """
-        running = [self._fabric.aside(work) for work in works]
-        self._fabric.wait(lambda: all(each.done() for each in running), "its own threads", timeout=None, at_work=True)
-        return [each.result() for each in running]
+        self._fabric.wait(until, "its own threads, or its mates", timeout=None, at_work=at_work)
 
     def call(self, group: str, function: str, argument: Any = None, after: Iterable[Task[Any]] = ()) -> Task[list[Any]]:
         """Have every rank of a group run a registered function (`mpips.function`); the replies in order of rank.
@@ -349,18 +367,21 @@ class Worker:
         TrainingError
             when it pushes NaN or infinite values, or a key that the table does not have, or a server refuses.
         """
-        current, rows, loss, waited = 0, 0, 0.0, self._batches.waited
+        rows, loss, waited = 0, 0.0, self._batches.waited
         counts = np.zeros(getattr(algorithm, "counts", SCORES), np.uint32)
         for workload, number, batch in self._batches:
             self.doing = workload, number
-            if workload.number != current:  # the one before may have been left
-                current, rows, loss = workload.number, 0, 0.0
+            self.team.regrouped = False
+            if number == workload.batches[0]:  # the one before may have been left
+                rows, loss = 0, 0.0
                 counts[:] = 0
             try:
                 if workload.train:
                     loss += self._train_one(algorithm, batch, workload, number)
                 else:
                     loss += algorithm.evaluate(batch, counts)
+            except Regrouped:
+                continue
             except (KeyRangeError, NonFiniteError, TaskRefused, ArenaFull) as error:
                 place = f"epoch {workload.epoch}, batch {number} of part {workload.part}"
                 raise TrainingError(f"worker {self.rank}, {place}: {error}") from error

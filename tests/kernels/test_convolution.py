@@ -18,7 +18,7 @@ def test_columns_times_filters_are_the_correlation(size, stride, padding, block,
     for top in range(0, rows, block):
         some = min(block, rows - top)
         matrix = np.full((channels * size**2, some * across * n), np.nan)
-        columns(images, top, some, across, size, stride, padding, matrix)
+        columns(images, top, some, across, size, stride, padding, padding, matrix)
         out[:, top : top + some] = (weights.reshape(filters, -1) @ matrix).reshape(filters, some, across, n)
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     for k in range(filters):
@@ -32,9 +32,9 @@ def test_adding_columns_is_the_transpose_of_making_them(size, stride, padding, r
     images = rng.normal(size=(2, 9, 7, 3))
     rows, across = ((side + 2 * padding - size) // stride + 1 for side in (9, 7))
     matrix = np.empty((2 * size**2, rows * across * 3))
-    columns(images, 0, rows, across, size, stride, padding, matrix)
+    columns(images, 0, rows, across, size, stride, padding, padding, matrix)
     other, back = rng.normal(size=matrix.shape), np.zeros_like(images)
-    add_columns(other, 0, rows, across, size, stride, padding, back)
+    add_columns(other, 0, rows, across, size, stride, padding, padding, back)
     assert np.isclose((matrix * other).sum(), (images * back).sum())
 
 

@@ -25,7 +25,7 @@ from mpips.scheduler import requests
 from mpips.views.view import Roles, View
 from mpips.worker.worker import Worker
 from tests.recovery import invariants
-from tests.recovery.jobs import FEATURES, JOBS, PASSES, TRAIN, Values, data_in
+from tests.recovery.jobs import FEATURES, HANDED_OUT, JOBS, PASSES, TEAM, TRAIN, Values, data_in
 from tests.recovery.schedules import Schedule, simpler
 from tests.simulated import FAST, PLACES, SMALL, SimulatedJob
 
@@ -85,7 +85,7 @@ class Course:
 
     def _plan(self) -> Plan:
         schedule, kind = self.schedule, self._kind
-        data = data_in(self.folder) if schedule.job == "batches" else None
+        data = data_in(self.folder) if schedule.job in HANDED_OUT else None
         return Plan(
             program=self._program,
             tables=lambda features: kind.tables(schedule),
@@ -106,6 +106,7 @@ class Course:
             keep=1_000,
             consistency="cut",
             replicas=schedule.replicas,
+            team=TEAM if schedule.job == "teams" else 1,
             on_worker_loss="replace" if schedule.replaces or data is None else "redistribute",
             copy_share=1.0,
             memory=SMALL,

@@ -24,6 +24,7 @@ BEYOND = (
     "no copy is left",
     "no server is left",
     "no worker is left",
+    "no whole team of workers is left",
     "no spare is left to run its program again",
     "(scheduler) died",
 )  # reasons for which a job may have to end
@@ -66,6 +67,8 @@ def restless(job: SimulatedJob, view: View, living: list[int], gone: set[int]) -
     for rank in living:
         if job.ranks[rank].view.number != view.number:
             return f"rank {rank} does not have view {view.number}"
+        if job.ranks[rank]._exchanges.unread:
+            return f"rank {rank} has given what is not read"
     if view.ring != view.target:
         return f"copies are on their way from {view.ring} to {view.target}"
     desk = job.ranks[view.scheduler]._desk
@@ -239,6 +242,10 @@ def of_ends(
         case "no worker is left":
             spares = view.spares if job.plan.on_worker_loss == "replace" else []
             if any(rank in living for rank in (*view.groups[MAIN], *spares)):
+                yield f"{reason}: but there is one, or a spare"
+        case "no whole team of workers is left":
+            spares = view.spares if job.plan.on_worker_loss == "replace" else []
+            if any(set(team) <= {*living, *spares} for team in view.teams) or set(spares) & set(living):
                 yield f"{reason}: but there is one, or a spare"
         case "no spare is left to run its program again":
             idle = {rank for rank in living if view.role(rank) == "spare"}

@@ -26,6 +26,7 @@ TURNS, STEPS = 7, 6
 ROWS, FEATURES, PASSES, EVERY = 100, 40, 2, 5
 PAUSE = 4e-3  # seconds that a worker does something else
 TRAIN = ROWS - ROWS // EVERY
+TEAM = 2  # workers that count together
 OWN, OWNERS = 8, 4  # rows of the table "counts" that only one worker pushes to, for each of the first few workers
 
 Values = dict[str, np.ndarray[Any, Any]]
@@ -209,4 +210,59 @@ class Batches:
         return problems
 
 
-JOBS: dict[str, Any] = {"program": Programs, "lock-step": LockStep, "batches": Batches}
+class Teams(Batches):
+    """The same counted by teams: each member pushes its part of the features, and gives the others what they check."""
+
+    @staticmethod
+    def tables(schedule: Schedule) -> list[TableSpec]:
+        return [table("w", rows=FEATURES), table("rows", rows=TEAM)]
+
+    @classmethod
+    def run(cls, course: "Course", worker: Any) -> None:
+        team = worker.team
+        own = range(team.member * FEATURES // TEAM, (team.member + 1) * FEATURES // TEAM)
+
+        def exchange(counts: np.ndarray[Any, Any]) -> None:
+            """Each member's own part, to all others; what they give is their part of the same."""
+            others = [member for member in range(team.size) if member != team.member]
+            for turn in range(2):
+                given = counts[own.start : own.stop] + turn
+                found = {other: np.empty(FEATURES // TEAM) for other in others}
+                key = worker.doing[0].number, worker.doing[1], turn
+                swap = team.swap(key, dict.fromkeys(others, given), found)
+
+                def finished(swap: Any = swap) -> bool:
+                    team.check()
+                    return bool(swap.finished)
+
+                worker.wait_beside(finished, lambda: False)
+                for other, part in found.items():
+                    first = other * FEATURES // TEAM
+                    right = np.array_equal(part, counts[first : first + part.size] + turn)
+                    if not right and worker.rank in course.living:  # who is taken for dead may be given anything
+                        course.problems.append(f"worker {worker.rank} was given {part} by member {other}")
+
+        class Count:
+            def train(self, batch: Any) -> float:
+                rest(worker._fabric, PAUSE)
+                counts = np.zeros(FEATURES)
+                np.add.at(counts, batch.keys[batch.indices].astype(np.int64), 1.0)
+                exchange(counts)
+                worker.table("rows").push(range(team.member, team.member + 1), [float(len(batch))])
+                worker.table("w").push(own, counts[own.start : own.stop])
+                return float(len(batch))
+
+            def evaluate(self, batch: Any, histogram: Any) -> float:
+                exchange(np.arange(float(FEATURES)))
+                histogram[:, 0] += 1
+                return 0.0
+
+        worker.train(Count())
+
+    @classmethod
+    def due(cls, course: "Course") -> Values:
+        return course.undisturbed(TEAM, course.schedule.data_servers)
+
+
+JOBS: dict[str, Any] = {"program": Programs, "lock-step": LockStep, "batches": Batches, "teams": Teams}
+HANDED_OUT = ("batches", "teams")  # jobs whose workers are handed out batches

@@ -21,7 +21,7 @@ ENDS: dict[str, Callable[..., float]] = {
 }  # when faults that have a time are over
 TWICE = (
     "ToScheduler", "FromScheduler", "RankHeard", "SchedulerHeard", "Snapshot", "Inputs", "Mirrored",
-    "Push", "PushReply", "ChangeTaken", "BatchRequest", "BatchReady", "BatchTaken",
+    "Piece", "PieceRead", "Push", "PushReply", "ChangeTaken", "BatchRequest", "BatchReady", "BatchTaken",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ class Schedule(NamedTuple):
     Attributes
     ----------
     seed : of the simulation, and of what the job's workers push.
-    job : "program", "batches" or "lock-step"; see `jobs`.
+    job : "program", "batches", "lock-step" or "teams"; see `jobs`.
     place : of the ranks on nodes; a name in `PLACES`.
     latency : shortest and longest time of a message, in seconds.
     replaces : whether spares take the places of dead workers to whom batches are handed out.
@@ -66,20 +66,21 @@ class Schedule(NamedTuple):
 def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     rng = random.Random(seed)
-    job = rng.choices(("program", "batches", "lock-step"), (5, 3, 2))[0]
+    job = rng.choices(("program", "batches", "lock-step", "teams"), (5, 3, 2, 2))[0]
+    handed_out = job in ("batches", "teams")
     servers = rng.choices((1, 2, 3, 4), (1, 3, 4, 2))[0]
     schedule = Schedule(
         seed=seed,
         job=job,
         servers=servers,
-        data_servers=rng.choice((0, 1, 1, 2, 3)) if job == "batches" else 0,
-        workers=rng.choice((1, 2, 2, 3)),
+        data_servers=rng.choice((0, 1, 1, 2, 3)) if handed_out else 0,
+        workers=rng.choice((2, 4)) if job == "teams" else rng.choice((1, 2, 2, 3)),
         spares=rng.choices((0, 1, 2, 3, 4), (1, 3, 3, 3, 1))[0],
         replicas=rng.choices((0, 1, 2), (1, 6, 3))[0],
         place=rng.choice(list(PLACES)),
         latency=rng.choice((FAST, MIDDLE, SLOW)),
         replaces=rng.random() < 0.5,
-        saves=job == "batches" and rng.random() < 0.15,
+        saves=handed_out and rng.random() < 0.15,
         faults=(),
     )
     return schedule._replace(faults=tuple(_faults(rng, schedule)))
@@ -108,7 +109,9 @@ def _faults(rng: random.Random, schedule: Schedule) -> Iterator[Fault]:
         if not ranks:
             break
     while rng.random() < 0.3:
-        workers = rng.randint(1, 3) if schedule.job == "batches" and rng.random() < 0.5 else None
+        workers = None
+        if schedule.job in ("batches", "teams") and rng.random() < 0.5:
+            workers = rng.randint(1, 3) if schedule.job == "batches" else rng.randint(1, 4)
         servers = rng.randint(1, schedule.servers + schedule.spares) if workers is None or rng.random() < 0.5 else None
         yield "scale", rng.uniform(0.0, 2 * HORIZON), servers, workers
     if rng.random() < 0.15:

@@ -4,6 +4,8 @@ Activations of n images have the shape (channels, height, width, n), see `mpips.
 for one thread and one n, and keeps its results in memory of its own, which the next call uses again. What has weights
 takes them as a matrix (units, inputs + 1), the bias last, and leaves in `gradient` that of the loss summed over the
 images.
+
+What is made of a part of an image, see `mpips.algorithms.neural.partition`, has the shape of this part.
 """
 
 from typing import Any, Protocol
@@ -44,13 +46,17 @@ class Scratch:
 
 
 class Convolution:
-    """As a matrix product over a few rows of pixels at a time, so that their columns stay in the cache."""
+    """As a matrix product over a few rows of pixels at a time, so that their columns stay in the cache.
+
+    Above the image, or the part of it, there are `up` rows of padding.
+    """
 
     def __init__(
         self,
         layer: settings.Convolution,
         before: Shape,
         after: Shape,
+        up: int,
         weights: Array,
         n: int,
         scratch: tuple[Scratch, Scratch],
@@ -59,7 +65,7 @@ class Convolution:
         dtype = weights.dtype
         self.gradient = np.empty_like(weights)
         self._weights = weights
-        self._turned = (layer.size, layer.stride, layer.padding)
+        self._turned = (layer.size, layer.stride, up, layer.padding)
         self._after = after
         self._inputs = before.channels * layer.size**2
         self._run = after.width * n
@@ -87,14 +93,14 @@ class Convolution:
     def forward(self, values: Array, seed: int | None) -> Array:
         """As `AtWork.forward`."""
         self._values = values
-        out = self._out.reshape(self._after.channels, -1)
+        out = self._out.reshape(self._after.channels, self._after.height * self._run)
         for top, rows, place in self._blocks():
             np.matmul(self._weights, self._columns(values, top, rows), out=out[:, place])
         return self._out
 
     def backward(self, errors: Array) -> Array | None:
         """As `AtWork.backward`."""
-        errors = errors.reshape(self._after.channels, -1)
+        errors = errors.reshape(self._after.channels, self._after.height * self._run)
         self.gradient[:] = 0
         if self._back is not None:
             self._back[:] = 0
@@ -149,7 +155,7 @@ class Connected:
     def forward(self, values: Array, seed: int | None) -> Array:
         """As `AtWork.forward`."""
         self._shape = values.shape
-        self.fed[:-1] = values.reshape(self.fed.shape[0] - 1, -1)
+        self.fed[:-1] = values.reshape(self.fed[:-1].shape)
         np.matmul(self._weights, self.fed, out=self._out.reshape(self.errors.shape))
         return self._out
 
@@ -178,30 +184,36 @@ class Relu:
 
 
 class Dropout:
-    """In place; each of a network draws other numbers."""
+    """In place; each of a network draws other numbers. `first` is the place of the part's first number in the whole,
+    `apart` how far its channels lie from each other there.
+    """
 
-    def __init__(self, layer: settings.Dropout, before: Shape, n: int, number: int) -> None:
+    def __init__(self, layer: settings.Dropout, before: Shape, first: int, apart: int, n: int, number: int) -> None:
         self._share = layer.share
         self._number = number
-        self._kept = np.empty(before.size * n, np.uint8)
+        self._place = first * n, apart * n
+        self._kept = np.empty((before.channels, before.height * before.width * n), np.uint8)
 
     def forward(self, values: Array, seed: int | None) -> Array:
         """As `AtWork.forward`."""
         if seed is not None:
-            drop(values.reshape(-1), self._share, (seed << 8) + self._number, self._kept)
+            flat = values.reshape(self._kept.shape)
+            drop(flat, self._share, (seed << 8) + self._number, *self._place, self._kept)
         return values
 
     def backward(self, errors: Array) -> Array:
         """As `AtWork.backward`."""
-        drop_back(errors.reshape(-1), self._share, self._kept)
+        drop_back(errors.reshape(-1), self._share, self._kept.reshape(-1))
         return errors
 
 
 class Normalisation:
-    """Over neighbouring channels."""
+    """Over neighbouring channels, of which only `own` come out."""
 
-    def __init__(self, layer: settings.Normalisation, before: Shape, n: int, dtype: Any) -> None:
+    def __init__(self, layer: settings.Normalisation, before: Shape, own: slice, n: int, dtype: Any) -> None:
         self._layer = layer
+        self._own = own
+        self._errors = np.zeros((before.channels, before.height * before.width * n), dtype)
         shape = before.channels, before.height * before.width * n
         self._out, self._squares, self._back = (np.empty(shape, dtype) for _ in range(3))
 
@@ -210,11 +222,12 @@ class Normalisation:
         layer, self._values = self._layer, values
         flat = values.reshape(self._out.shape)
         normalise(flat, layer.size, layer.alpha, layer.beta, layer.bias, self._squares, self._out)
-        return self._out.reshape(values.shape)
+        return self._out.reshape(values.shape)[self._own]
 
     def backward(self, errors: Array) -> Array:
         """As `AtWork.backward`."""
         layer, shape = self._layer, self._out.shape
         flat = self._values.reshape(shape), layer.size, layer.alpha, layer.beta, self._squares
-        normalise_back(*flat, self._out, errors.reshape(shape), self._back)
-        return self._back.reshape(errors.shape)
+        self._errors[self._own] = errors.reshape(self._errors[self._own].shape)
+        normalise_back(*flat, self._out, self._errors, self._back)
+        return self._back.reshape(self._values.shape)

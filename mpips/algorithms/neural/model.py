@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpips.algorithms.neural.partition import Span
 from mpips.algorithms.neural.settings import Weights
 from mpips.kernels.descent import depart, descend, meet, remember
 from mpips.tasks import Task
@@ -22,7 +23,7 @@ class Products(NamedTuple):
 
     Parameters
     ----------
-    errors : (units, images), the gradient of the loss by what came out, divided by the images of a step.
+    errors : (units of this worker, images), the gradient of the loss by what came out, divided by the images of a step.
     fed : (inputs + 1, images), what has gone in, the last row ones.
     """
 
@@ -31,7 +32,7 @@ class Products(NamedTuple):
 
 
 class Model:
-    """Of each layer with weights a matrix (units, inputs + 1), the bias last.
+    """Of each layer with weights a matrix (units, inputs + 1), the bias last; of a team's, each member has some units.
 
     A pull is made while the worker computes. What it brings is what servers had when all pushes of this worker were
     applied; what others have added since the pull before is added here, and what this worker has done meanwhile stays.
@@ -39,15 +40,17 @@ class Model:
     Parameters
     ----------
     tables, weights : of each layer with weights, from the first to the last.
+    units : which of each layer's units this worker has.
 
     Attributes
     ----------
     values : the matrices; threads read them while others write.
     """
 
-    def __init__(self, tables: Sequence[Table], weights: Sequence[Weights]) -> None:
+    def __init__(self, tables: Sequence[Table], weights: Sequence[Weights], units: Sequence[Span]) -> None:
         self._tables = tables
-        shapes = [(each.units, each.inputs + 1) for each in weights]
+        self._units = [range(*span) for span in units]
+        shapes = [(len(own), each.inputs + 1) for each, own in zip(weights, self._units, strict=True)]
         kinds = [table.spec.numpy_dtype for table in tables]
         self.values, self._velocity, self._known, self._pulled, self._update = (
             [np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)] for _ in range(5)
@@ -59,8 +62,8 @@ class Model:
         """Begin to read what servers have, with all pushes of this worker."""
         after = [[push] for push in self._pushes] or [[] for _ in self._tables]
         self._pulls = [
-            table.pull(slice(None), out, after=pushes)
-            for table, out, pushes in zip(self._tables, self._pulled, after, strict=True)
+            table.pull(own, out, after=pushes)
+            for table, own, out, pushes in zip(self._tables, self._units, self._pulled, after, strict=True)
         ]
 
     def meet(self, wait: bool) -> None:
@@ -74,25 +77,30 @@ class Model:
             meet(values.reshape(-1), known.reshape(-1), pulled.reshape(-1))
 
     def refresh(self) -> None:
-        """Have just what servers have now."""
+        """Have what servers have now."""
         self.meet(wait=True)
         self.pull()
         self.meet(wait=True)
+
+    def forget(self) -> None:
+        """What was done since the last push never was."""
+        for values, known in zip(self.values, self._known, strict=True):
+            values[:] = known
 
     def push(self, products: Mapping[int, Products], rule: dict[str, float]) -> None:
         """Send what has been added to the weights since the last push; of those of which servers are to make the steps,
         by this rule, what their gradients are the product of.
         """
         self._pushes = []
-        for number, table in enumerate(self._tables):
+        for number, (table, own) in enumerate(zip(self._tables, self._units, strict=True)):
             values, known = self.values[number].reshape(-1), self._known[number].reshape(-1)
             if number in products:
                 remember(values, known)
-                self._pushes.append(table.push_product(*products[number], rule=rule))
+                self._pushes.append(table.push_product(*products[number], within=own, rule=rule))
             else:
                 update = self._update[number]
                 depart(values, known, update.reshape(-1))
-                self._pushes.append(table.push(slice(None), update))
+                self._pushes.append(table.push(own, update))
 
     def descend(self, number: int, gradient: Array, rate: float, momentum: float, decay: float) -> None:
         """A step of one layer against a gradient; called by any thread."""

@@ -63,12 +63,16 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Convolution(Layer, frozen=True, kw_only=True, tag="convolution"):
-    """`channels` filters of size·size pixels, moved by `stride`; `padding` zeros around the image."""
+    """`channels` filters of size·size pixels, moved by `stride`; `padding` zeros around the image.
+
+    `split` is what the members of a team share out: its "channels", or "rows" of the image.
+    """
 
     channels: Count
     size: Count
     stride: Count = 1
     padding: Annotated[int, msgspec.Meta(ge=0)] = 0
+    split: Literal["channels", "rows"] = "channels"
 
     def after(self, before: Shape, index: int, classes: int) -> Shape:
         """As `Layer.after`."""
@@ -156,6 +160,9 @@ class NeuralSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     warmup : epochs over which the rate rises from a tenth to all of it.
     step : images that a gradient is the mean of; 0: a whole batch of the data.
     threads : of each worker, which train on different steps of a batch at once; 0: its share of the node's cores.
+    partitions : workers that have a copy of the network together, a *team*; each has a part of every layer.
+    in_flight : steps that a team has under way at once, so that nobody waits for what a mate has not made yet; at least
+        one for each thread.
     """
 
     layers: Annotated[tuple[AnyLayer, ...], msgspec.Meta(min_length=1)]
@@ -166,6 +173,8 @@ class NeuralSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     warmup: AtLeast = 0.0
     step: Annotated[int, msgspec.Meta(ge=0)] = 0
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    partitions: Count = 1
+    in_flight: Count = 2
 
 
 class Weights(NamedTuple):
@@ -204,8 +213,10 @@ def shapes_of(layers: Sequence[Any], image: Shape, classes: int) -> list[Shape]:
     return shapes
 
 
-def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int) -> list[Weights]:
-    """Of all layers that have any, in their order, for batches of so many images; `shapes` is of `shapes_of`."""
+def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int, partitions: int = 1) -> list[Weights]:
+    """Of all layers that have any, in their order, for batches of so many images and a network in so many partitions,
+    each of which is pushed by itself; `shapes` is of `shapes_of`.
+    """
     found: list[Weights] = []
     for index, (layer, before, after) in enumerate(zip(layers, shapes, shapes[1:], strict=False)):
         inputs = layer.inputs(before)
@@ -213,7 +224,7 @@ def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int) -> li
             kind = type(layer).__struct_config__.tag
             number = 1 + sum(each.name.startswith(kind) for each in found)
             units, push = after.channels, getattr(layer, "push", "gradient")
-            fewer = batch * (units + inputs + 1) < units * (inputs + 1)
+            fewer = batch * (units + partitions * (inputs + 1)) < units * (inputs + 1)
             product = push == "activations" or (push == "auto" and fewer)
             found.append(Weights(f"{kind}{number}", index, units, inputs, product))
     return found

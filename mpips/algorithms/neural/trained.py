@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from mpips.algorithms.neural.network import Network
+from mpips.algorithms.neural.network import Network, alone
 from mpips.algorithms.neural.settings import AnyLayer, Shape, shapes_of, weights_of
 from mpips.checkpoint import Generation
 from mpips.dataserver.image_files import Kind, load
@@ -76,7 +76,7 @@ class Trained:
         """Of each class for images (n, channels, height, width) uint8: (n, classes)."""
         found = np.empty((len(images), len(self.classes)))
         for start in range(0, len(images), AT_ONCE):
-            scores = self._network.scores(images[start : start + AT_ONCE]).T.astype(np.float64)
+            scores = alone(self._network.scores(images[start : start + AT_ONCE])).T.astype(np.float64)
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
             found[start : start + AT_ONCE] = powers / powers.sum(axis=1, keepdims=True)
         return found

@@ -1,4 +1,5 @@
-"""Training a network: threads that learn from different images at once, pushes and pulls while they do.
+"""Training a network: threads that learn from different images at once, pushes and pulls while they do; with mates, if
+the network is in partitions.
 
 Source: Chilimbi et al. 2014, sections 4.2 to 4.4.
 """
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mpips.algorithms.neural.flights import Flights
 from mpips.algorithms.neural.layers import Connected, Convolution
 from mpips.algorithms.neural.model import Model, Products
 from mpips.algorithms.neural.network import Network
+from mpips.algorithms.neural.partition import shares
+from mpips.algorithms.neural.relay import Work
 from mpips.algorithms.neural.settings import NeuralSettings
 from mpips.dataserver.image_batch import ImageBatch
 from mpips.kernels.activations import softmax
+from mpips.worker.team import Regrouped
 from mpips.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -80,10 +85,16 @@ class Training:
         self._passes = network.passes
         self._in_step = network.in_step
         self._seed = network.data.seed
-        weights, shapes = network.weights, network.shapes
-        self._model = Model([worker.table(each.name) for each in weights], weights)
+        weights, shapes, team = network.weights, network.shapes, worker.team
+        units = [shares(each.units, team.size)[team.member] for each in weights]
+        self._model = Model([worker.table(each.name) for each in weights], weights, units)
         threads = self._settings.threads or worker.threads
-        self._networks = [Network(self._settings.layers, shapes, weights, self._model.values) for _ in range(threads)]
+        self._at_once = threads if team.size == 1 else max(threads, self._settings.in_flight)
+        networks = [
+            Network(self._settings.layers, shapes, weights, self._model.values, team.member, team.size)
+            for _ in range(self._at_once)
+        ]
+        self._flights = Flights(worker, networks, threads)
         self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
         self._made: dict[tuple[int, int], Products] = {}
         self._evaluated = -1  # the workload that the weights were read for last; 0: they are trained on
@@ -91,6 +102,13 @@ class Training:
 
     def train(self, batch: ImageBatch) -> float:
         """Learn from a batch step by step, each in a thread; push what has come of it."""
+        try:
+            return self._train(batch)
+        except Regrouped:
+            self._model.forget()
+            raise
+
+    def _train(self, batch: ImageBatch) -> float:
         if self._in_step or self._evaluated != 0:
             self._model.refresh()
         self._evaluated = 0
@@ -104,11 +122,8 @@ class Training:
             f"{self._seed} {workload.epoch} {workload.part} {number}",
         )
         steps = self._steps(len(batch), self._settings.step or len(batch))
-        threads = [
-            partial(self._learn, network, lesson, steps[index :: len(self._networks)])
-            for index, network in enumerate(self._networks)
-        ]
-        loss = sum(self._worker.together(threads))
+        works = [partial(self._learn, lesson, step) for step in steps]
+        loss = float(sum(self._flights.fly(works, (workload.number, number))))
         self._model.meet(wait=True)
         self._model.push(lesson.products, self._rule(rate, len(steps)))
         if not self._in_step:
@@ -124,7 +139,8 @@ class Training:
         weights = self._multiplied[number]
         made = self._made.get((number, images))
         if made is None:
-            errors, fed = (np.empty((size, images), np.float32) for size in (weights.units, weights.inputs + 1))
+            own = len(self._model.values[number])
+            errors, fed = (np.empty((size, images), np.float32) for size in (own, weights.inputs + 1))
             made = self._made[number, images] = Products(errors, fed)
         return made
 
@@ -132,21 +148,18 @@ class Training:
     def _steps(images: int, step: int) -> list[slice]:
         return [slice(start, min(start + step, images)) for start in range(0, images, step)]
 
-    def _learn(self, network: Network, lesson: Lesson, steps: list[slice]) -> float:
-        """A thread's part: step after step, on weights that others change meanwhile."""
-        loss = 0.0
-        for step in steps:
-            seed = zlib.crc32(f"{lesson.seed} {step.start}".encode())
-            images, labels = lesson.batch.images[step], lesson.batch.labels[step]
-            loss += network.learn(images, labels, seed, partial(self._descend, lesson, step))[0]
-        return loss
+    def _learn(self, lesson: Lesson, step: slice, network: Network) -> Work:
+        """A step, on weights that others change meanwhile."""
+        seed = zlib.crc32(f"{lesson.seed} {step.start}".encode())
+        images, labels = lesson.batch.images[step], lesson.batch.labels[step]
+        return network.learn(images, labels, seed, partial(self._descend, lesson, step))
 
-    def _descend(self, lesson: Lesson, step: slice, number: int, layer: Connected | Convolution) -> None:
+    def _descend(
+        self, lesson: Lesson, step: slice, number: int, layer: Connected | Convolution, gradient: Array
+    ) -> None:
         """Change a layer's weights; its gradient is a sum over the images of a step."""
         images = step.stop - step.start
-        self._model.descend(
-            number, layer.gradient, lesson.rate / images, lesson.momentum, self._settings.decay * images
-        )
+        self._model.descend(number, gradient, lesson.rate / images, lesson.momentum, self._settings.decay * images)
         if number in lesson.products:
             assert isinstance(layer, Connected)
             lesson.products[number].errors[:, step] = layer.errors / images
@@ -154,20 +167,23 @@ class Training:
 
     def evaluate(self, batch: ImageBatch, counts: Array) -> float:
         """The loss summed over a batch's images; `counts` (classes, classes) by label and by what it is taken for."""
-        workload, _ = self._worker.doing
+        workload, number = self._worker.doing
         if workload.number != self._evaluated:
             self._evaluated = workload.number
             self._model.refresh()
-        cuts = self._steps(len(batch), -(-len(batch) // len(self._networks)))
-        found = self._worker.together(
-            [partial(network.scores, batch.images[cut]) for network, cut in zip(self._networks, cuts, strict=False)]
-        )
+        cuts = self._steps(len(batch), -(-len(batch) // self._at_once))
+        works = [partial(_scores, batch.images[cut]) for cut in cuts]
         loss = 0.0
-        for scores, cut in zip(found, cuts, strict=True):
+        for scores, cut in zip(self._flights.fly(works, (workload.number, number)), cuts, strict=True):
             labels = batch.labels[cut]
             loss += softmax(scores, labels, np.empty_like(scores))[0]
             np.add.at(counts, (labels, scores.argmax(axis=0)), 1)
         return loss
+
+
+def _scores(images: Array, network: Network) -> Work:
+    scores = yield from network.scores(images)
+    return scores.copy()  # the network's next images use the memory
 
 
 def train(worker: Worker, network: "JobNetwork") -> None:
