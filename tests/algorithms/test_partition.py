@@ -108,7 +108,7 @@ def test_a_team_finds_the_gradients_of_the_network_in_one_piece(name, cut, size,
         )
         assert np.allclose(losses, loss, rtol=1e-12)
         for number, gradient in expected.items():
-            found = np.concatenate([own[number] for own in parts])
+            found = np.concatenate([own[number] for own in parts if number in own])
             assert np.allclose(found, gradient, rtol=1e-10, atol=1e-12)
             assert np.abs(gradient).max() > 1e-6
         scores = together([member.scores(images) for member in team.members])

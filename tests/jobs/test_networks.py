@@ -38,10 +38,13 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
         return {name: generation.dense(name, 0, table.rows)[0] for name, table in generation.tables.items()}
 
 
-def test_ranks_learn_what_simulated_ones_do(network: Callable[..., Started], tmp_path: Path) -> None:
-    roles = ("roles.servers=2", "roles.data_servers=1", "roles.workers=1")
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_ranks_learn_what_simulated_ones_do(network: Callable[..., Started], tmp_path: Path, partitions: int) -> None:
+    roles = ("roles.servers=2", "roles.data_servers=1", f"roles.workers={partitions}")
     changes = (
         *roles,
+        f"algorithm.neural.partitions={partitions}",
+        "algorithm.neural.in_flight=1",
         "algorithm.neural.threads=1",
         "algorithm.neural.step=5",
         "consistency.delay=0",
@@ -51,7 +54,7 @@ def test_ranks_learn_what_simulated_ones_do(network: Callable[..., Started], tmp
     assert job.end() == 0, job.said
     plan = plan_of(tmp_path / "network.toml", changes)
     simulated = tmp_path / "simulated"
-    assert SimulatedJob(replace(plan, run=simulated), [0] * 5, 1).run().outcome.exit == "finished"
+    assert SimulatedJob(replace(plan, run=simulated), [0] * (4 + partitions), 1).run().outcome.exit == "finished"
     expected = json.loads((simulated / "result.json").read_text())["metrics"]
     assert job.result()["metrics"]["logloss"] == pytest.approx(expected["logloss"], rel=1e-3)
     ours, theirs = weights_of(job.run), weights_of(simulated)

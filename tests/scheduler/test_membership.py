@@ -7,7 +7,7 @@ from mpips.plan import Plan
 from mpips.scheduler.membership import BeyondRedundancy, CannotScale, Membership
 from mpips.table import TableSpec
 from mpips.views.chains import chains_of
-from mpips.views.view import Roles, assign
+from mpips.views.view import Roles, RolesError, assign
 
 TABLE = TableSpec(name="w", rows=100_000)
 
@@ -18,7 +18,7 @@ def membership(servers=3, workers=2, spares=2, replicas=1, nodes=None, program=T
     data = {} if program else {"data": object()}
     plan = Plan(program=print, tables=lambda _: [TABLE], roles=roles, replicas=replicas, **data, **settings)
     groups = {"watch": watch} if watch else None
-    found = Membership(assign(nodes or [0] * ranks, roles, groups, replicas), plan)
+    found = Membership(assign(nodes or [0] * ranks, roles, groups, replicas, plan.team), plan)
     found.tables = [TABLE]
     return found
 
@@ -221,3 +221,47 @@ def test_a_rank_that_comes_is_a_spare_and_one_that_does_not_leaves_a_gap():
     assert {rank for rank, _ in found.messages} == {*range(first), first + 1}
     assert found.scale(4, None) == "3 to 4 servers"
     assert first + 1 in found.view.servers
+
+
+# --- teams ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_spare_takes_the_place_of_a_dead_member_of_a_team():
+    found = membership(workers=4, program=False, team=2)
+    (first, mate), other = found.view.teams
+    spare = found.view.spares[0]
+    assert "works in its place" in found.lost(mate)
+    assert found.view.teams == [[first, spare], other]
+    assert found.view.team_of(spare) == [first, spare]
+    eras = [found.view.era_of(team) for team in found.view.teams]
+    assert eras == [found.view.number, 1]
+
+
+@pytest.mark.parametrize("member", [0, 1])
+def test_without_a_spare_a_team_is_dissolved_and_who_is_left_of_it_is_a_spare(member):
+    found = membership(workers=4, spares=0, program=False, team=2)
+    team, other = found.view.teams
+    assert "its team is dissolved" in found.lost(team[member])
+    assert found.view.teams == [other]
+    assert found.view.spares == [team[1 - member]]
+    found.lost(other[0])
+    assert found.view.teams == [[team[1 - member], other[1]]]
+    with pytest.raises(BeyondRedundancy, match="no whole team of workers is left"):
+        found.lost(other[1])
+
+
+def test_workers_come_and_go_in_teams():
+    found = membership(workers=2, spares=4, program=False, team=2)
+    with pytest.raises(CannotScale, match="3 workers are no whole teams"):
+        found.scale(None, 3)
+    assert found.scale(None, 6) == "2 to 6 workers"
+    assert [len(team) for team in found.view.teams] == [2, 2, 2]
+    assert [found.view.era_of(team) for team in found.view.teams] == [1, 2, 2]
+    kept = found.view.teams[:2]
+    found.scale(None, 4)
+    assert found.view.teams == kept
+
+
+def test_workers_of_no_whole_team_are_refused():
+    with pytest.raises(RolesError, match="in 2 partitions: 3 workers are no whole teams of 2"):
+        membership(workers=3, program=False, team=2)

@@ -2,12 +2,13 @@
 
 Activations of n images have the shape (channels, height, width, n), see `mpips.kernels.convolution`. A layer is made
 for one thread and one n, and keeps its results in memory of its own, which the next call uses again. What has weights
-takes them as a matrix (units, inputs + 1), the bias last, and leaves in `gradient` that of the loss summed over the
-images.
+takes them as a matrix (units, inputs + 1), the bias last, and after `backward` gives the gradient of the loss by them,
+summed over the images, for some units at a time.
 
 What is made of a part of an image, see `mpips.algorithms.neural.partition`, has the shape of this part.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from mpips.kernels.convolution import add_columns, columns, pool, unpool
 Array = np.ndarray[Any, Any]
 
 CACHE = 1 << 19  # bytes of columns that are made at once: half of a core's second-level cache
+GRADIENT = 1 << 24  # bytes of a gradient that are made at once; with much less BLAS is slow
 
 
 class AtWork(Protocol):
@@ -63,7 +65,7 @@ class Convolution:
         first: bool,
     ) -> None:
         dtype = weights.dtype
-        self.gradient = np.empty_like(weights)
+        self._gradient = np.empty_like(weights)
         self._weights = weights
         self._turned = (layer.size, layer.stride, up, layer.padding)
         self._after = after
@@ -101,18 +103,22 @@ class Convolution:
     def backward(self, errors: Array) -> Array | None:
         """As `AtWork.backward`."""
         errors = errors.reshape(self._after.channels, self._after.height * self._run)
-        self.gradient[:] = 0
+        self._gradient[:] = 0
         if self._back is not None:
             self._back[:] = 0
         for top, rows, place in self._blocks():
             found = self._columns(self._values, top, rows)
             np.matmul(errors[:, place], found.T, out=self._part)
-            self.gradient += self._part
+            self._gradient += self._part
             if self._back is not None:
                 matrix = self._scratch[1].take(self._inputs, rows * self._run)
                 np.matmul(self._weights[:, :-1].T, errors[:, place], out=matrix)
                 add_columns(matrix, top, rows, self._after.width, *self._turned, self._back)
         return self._back
+
+    def gradients(self) -> Iterator[tuple[slice, Array]]:
+        """All units at once."""
+        yield slice(0, len(self._gradient)), self._gradient
 
 
 class Pooling:
@@ -145,7 +151,8 @@ class Connected:
 
     def __init__(self, weights: Array, n: int, first: bool) -> None:
         units, inputs = weights.shape
-        self.gradient = np.empty_like(weights)
+        self._units = max(1, min(units, GRADIENT // (inputs * weights.itemsize)))
+        self._gradient = np.empty((self._units, inputs), weights.dtype)
         self.fed = np.ones((inputs, n), weights.dtype)
         self.errors = np.empty((units, n), weights.dtype)
         self._weights = weights
@@ -162,10 +169,15 @@ class Connected:
     def backward(self, errors: Array) -> Array | None:
         """As `AtWork.backward`."""
         self.errors = errors.reshape(self.errors.shape)
-        np.matmul(self.errors, self.fed.T, out=self.gradient)
         if self._back is None:
             return None
         return np.matmul(self._weights[:, :-1].T, self.errors, out=self._back).reshape(self._shape)
+
+    def gradients(self) -> Iterator[tuple[slice, Array]]:
+        """Some units after the others, each time in the same memory."""
+        for first in range(0, len(self.errors), self._units):
+            errors = self.errors[first : first + self._units]
+            yield slice(first, first + len(errors)), np.matmul(errors, self.fed.T, out=self._gradient[: len(errors)])
 
 
 class Relu:

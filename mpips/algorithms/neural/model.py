@@ -52,9 +52,14 @@ class Model:
         self._units = [range(*span) for span in units]
         shapes = [(len(own), each.inputs + 1) for each, own in zip(weights, self._units, strict=True)]
         kinds = [table.spec.numpy_dtype for table in tables]
-        self.values, self._velocity, self._known, self._pulled, self._update = (
-            [np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)] for _ in range(5)
+        self.values, self._velocity, self._known, self._pulled = (
+            [np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)] for _ in range(4)
         )
+        self._update = {
+            number: np.empty_like(values)
+            for number, (values, each) in enumerate(zip(self.values, weights, strict=True))
+            if not each.product
+        }
         self._pulls: list[Task[Any]] = []
         self._pushes: list[Task[Any]] = []
 
@@ -102,7 +107,13 @@ class Model:
                 depart(values, known, update.reshape(-1))
                 self._pushes.append(table.push(own, update))
 
-    def descend(self, number: int, gradient: Array, rate: float, momentum: float, decay: float) -> None:
-        """A step of one layer against a gradient; called by any thread."""
-        flat = self.values[number].reshape(-1), self._velocity[number].reshape(-1), gradient.reshape(-1)
-        descend(*flat, rate, momentum, decay)
+    def descend(self, number: int, units: slice, gradient: Array, rate: float, momentum: float, decay: float) -> None:
+        """A step of some of a layer's units against a gradient; called by any thread."""
+        descend(
+            self.values[number][units].reshape(-1),
+            self._velocity[number][units].reshape(-1),
+            gradient.reshape(-1),
+            rate,
+            momentum,
+            decay,
+        )

@@ -13,7 +13,7 @@ from mpips.algorithms.neural.settings import Shape, Weights
 from mpips.kernels.activations import softmax, stack
 
 Array = np.ndarray[Any, Any]
-Ready = Callable[[int, "at_work.Convolution | at_work.Connected", Array], None]
+Ready = Callable[[int, "at_work.Convolution | at_work.Connected", slice, Array], None]
 
 SIZES = 3  # numbers of images that memory is kept for: a step, what is left of a batch, an evaluation
 
@@ -71,8 +71,8 @@ class Network:
     def learn(self, images: Array, labels: Array, seed: int, ready: Ready) -> Work:
         """Work that ends with the loss summed over images (n, channels, height, width) uint8 with labels (n,).
 
-        `ready` is called for each of `weights`, the last first, with its number, its layer and the gradient of the loss
-        by them, as soon as that is there and the layer needs them no more.
+        `ready` is called for each of `weights`, the last first, with its number, its layer, some of the units and the
+        gradient of the loss by their weights, as soon as that is there and the layer needs them no more.
         """
         made, last = self._at_work(len(labels))
         scores = yield from self._forward(made, last, images, seed)
@@ -86,10 +86,12 @@ class Network:
                 back = yield from each.relay.back(back)
             if each.weights is not None:
                 layer: Any = each.layer
-                gradient = layer.gradient
-                if each.gathered is not None:
-                    gradient = yield from each.gathered[0].back(gradient[:, None])
-                ready(each.weights, layer, gradient.reshape(self._values[each.weights].shape))
+                for units, gradient in layer.gradients():
+                    if each.gathered is None:
+                        ready(each.weights, layer, units, gradient)
+                    else:  # of the units that this member has
+                        found = yield from each.gathered[0].back(gradient[:, None])
+                        ready(each.weights, layer, slice(0, len(found)), found[:, 0])
             if back is None:
                 break
             errors = back

@@ -155,12 +155,14 @@ class Training:
         return network.learn(images, labels, seed, partial(self._descend, lesson, step))
 
     def _descend(
-        self, lesson: Lesson, step: slice, number: int, layer: Connected | Convolution, gradient: Array
+        self, lesson: Lesson, step: slice, number: int, layer: Connected | Convolution, units: slice, gradient: Array
     ) -> None:
-        """Change a layer's weights; its gradient is a sum over the images of a step."""
+        """Change the weights of some of a layer's units; the gradient is a sum over the images of a step."""
         images = step.stop - step.start
-        self._model.descend(number, gradient, lesson.rate / images, lesson.momentum, self._settings.decay * images)
-        if number in lesson.products:
+        self._model.descend(
+            number, units, gradient, lesson.rate / images, lesson.momentum, self._settings.decay * images
+        )
+        if number in lesson.products and units.start == 0:
             assert isinstance(layer, Connected)
             lesson.products[number].errors[:, step] = layer.errors / images
             lesson.products[number].fed[:, step] = layer.fed
