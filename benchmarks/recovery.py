@@ -63,7 +63,7 @@ class Kill(NamedTuple):
 
 
 class Job:
-    """A job under `mpips run`, with values set, in a folder of its own. A context manager that ends it.
+    """A job file under `mpips run`, with values set, in a folder of its own. A context manager that ends it.
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ class Job:
     events : those so far.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], job: Path = JOB) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mpips-recovery-"))
         self.run = self.folder / "run"
         self._metrics = Metrics(self.run / "metrics.jsonl")
         self.events: list[dict[str, Any]] = []
-        command = [sys.executable, "-c", "from mpips.cli import main; main()", "run", str(JOB)]
+        command = [sys.executable, "-c", "from mpips.cli import main; main()", "run", str(job)]
         for name, value in {**settings, "checkpoint.folder": self.run}.items():
             command += ["--set", f"{name}={value}"]
         with (self.folder / "said").open("w") as said:
@@ -100,6 +100,15 @@ class Job:
     def ranks(self) -> list[dict[str, Any]]:
         """Its ranks that live."""
         return list(json.loads((self.run / "ranks.json").read_text()))
+
+    def result(self) -> dict[str, Any]:
+        """What it came to, once it is over."""
+        return dict(json.loads((self.run / "result.json").read_text()))
+
+    @property
+    def epochs(self) -> int:
+        """Those that are over."""
+        return sum(event["event"] == "epoch" for event in self.events)
 
     def runs(self) -> bool:
         """Whether it is not over."""
