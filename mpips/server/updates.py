@@ -1,10 +1,19 @@
 """What a push has for its rows: the updates themselves, or matrices that they are the product of."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+
+@cache
+def _one_thread_for_each_shard() -> None:
+    """A server works on several shards at once: were each product at all cores, they would be in each other's way."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
 
 
 class Multiplied:
@@ -17,6 +26,7 @@ class Multiplied:
     """
 
     def __init__(self, left: Array, right: Array) -> None:
+        _one_thread_for_each_shard()
         self._left = left
         self._right = right
 
