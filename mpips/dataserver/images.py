@@ -55,6 +55,9 @@ class Variants:
 
     def fill(self, chosen: NDArray[np.int64], epoch: int, out: Pixels) -> None:
         """The variants that the images of these numbers have in an epoch, into `out`."""
+        if not self._spec.distorts:
+            np.take(self._images, chosen, axis=0, out=out, mode="clip")  # "raise" would buffer
+            return
         variant = epoch % self._spec.variants if self._spec.variants else epoch
         place = variant * len(self._images) + chosen
         known = place < len(self._kept) if self._spec.variants else np.zeros(len(chosen), np.bool_)

@@ -101,6 +101,11 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     variants: Annotated[int, msgspec.Meta(ge=0)] = 0
     memory: Size = Size(256 << 20)
 
+    @property
+    def distorts(self) -> bool:
+        """Whether variants differ from the images at all."""
+        return bool(self.shift or self.turn or self.scale or self.mirror or self.bend)
+
 
 class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which files hold the data, how their rows are read, which are test rows, and how long a batch is."""

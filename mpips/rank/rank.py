@@ -76,6 +76,7 @@ class Rank:
         self._early: list[tuple[int, Message]] = []  # for roles that this rank does not have yet
         self._issued, self._received = Issued(fabric), Received(fabric)
         self._exchanges = Exchanges(fabric)
+        self._issued.is_read = lambda: self._exchanges.unread > 0
         self._line = Line(fabric, view.scheduler)
         self._calls = Calls(self._received, self._issued)
         self._programs = Programs(fabric, self._line, lambda: self.view, plan)

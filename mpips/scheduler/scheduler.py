@@ -323,7 +323,7 @@ class Scheduler:
                 self._evaluations.end(group, done.workload.epoch, self._view)
                 if group == MAIN:
                     self._work.delays.begin(now)
-        if self._saving.cut is not None:
+        if self._saving.cut is not None and done.workload.train:
             self._saving.cut.done(message.number, message.rows)
             self._write_cut()
         self._ending.go_on(now)

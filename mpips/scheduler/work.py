@@ -15,6 +15,7 @@ from mpips.scheduler.tally import Tally
 from mpips.views.places import Places
 from mpips.views.view import MAIN, View
 
+RENAMED = 1 << 32  # more than any place's identity
 NOTHING = m.WorkDone(0, 0, 0.0, b"")  # what is known of a workload that nobody does
 
 
@@ -218,7 +219,7 @@ class Work:
             self._led |= dict.fromkeys(set(team) & set(gone), team[0])
             self._renamed.pop(team[0], None)
             if team[0] in new.groups[MAIN]:  # what it is given now may be done before what it had
-                self._renamed[team[0]] = new.number * len(new.nodes) + team[0]
+                self._renamed[team[0]] = RENAMED + (new.number << 20) + team[0]
             ignored = set(team) & set(new.lost) and self._plan.on_worker_loss == "ignore"
             for done in self._ledger.lost(team[0], now, again=not ignored):
                 self._trained(self._ledger, done, NOTHING, now)

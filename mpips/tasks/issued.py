@@ -28,11 +28,13 @@ class Issued:
     ----------
     fabric : the rank's.
     afterwards : runs what waits for the end of a task.
+    is_read : says whether somebody still reads what lies in the arena besides; then room will come, too.
     """
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
         self.afterwards = Afterwards()
+        self.is_read: Callable[[], bool] = lambda: False
         self._time = 0
         self._open: dict[int, Task[Any]] = {}
         self._withdrawn: dict[
@@ -166,7 +168,7 @@ class Issued:
         try:
             return space.allocate(size)
         except ArenaFull:
-            if not self._open:
+            if not (self._open or self.is_read()):
                 raise
         found: list[int] = []
 
@@ -174,7 +176,7 @@ class Issued:
             try:
                 found.append(space.allocate(size))
             except ArenaFull:
-                if not self._open:
+                if not (self._open or self.is_read()):
                     raise
                 return False
             return True

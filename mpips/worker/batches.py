@@ -66,7 +66,8 @@ class Batches:
         self._leads = leads
         self._requested = False
         self._over = False
-        self._in_use = False  # whether the program has the first batch
+        self._begun = False  # whether the program takes batches
+        self._in_use: Coming | None = None  # the batch that it has
         self._left = False
         fabric.on(Workload, self._given)
         fabric.on(NoMoreWork, self._ended)
@@ -76,7 +77,9 @@ class Batches:
         """Workload, number and content of every batch, until there is no more work; its arrays are valid until the
         next one is asked for. It can be done again, for work of another kind.
         """
-        self._over = self._left
+        self._begun = True
+        if self._leads:  # others were told, if so, and are not told again
+            self._over = self._left
         while True:
             self._ask()
             begin = self._fabric.now()
@@ -91,9 +94,9 @@ class Batches:
                 return
             if blob is None:
                 continue
-            self._in_use = True
+            self._in_use = coming
             yield coming.workload, coming.batch, ImageBatch.unpack(blob) if is_of_images(blob) else Batch.unpack(blob)
-            self._in_use = False
+            self._in_use = None
             if self._coming and self._coming[0] is coming:
                 self._coming.popleft()
             self._done_with(coming)
@@ -114,20 +117,20 @@ class Batches:
 
     def begin_anew(self) -> None:
         """The team has another member: leave what there is, but for the batch in use; it will be given out again."""
-        kept = int(self._in_use)
-        for coming in itertools.islice(self._coming, kept, None):
-            if coming.request is not None:
+        for coming in self._coming:
+            if coming is not self._in_use and coming.request is not None:
                 self._done_with(coming)
         self._coming.clear()
+        if self._begun:
+            self._ask()
 
     def leave(self) -> None:
         """Take no more work, and give back what there is, but for the batch that is in use."""
         self._left = self._over = True
-        kept = list(itertools.islice(self._coming, int(self._in_use)))
-        for coming in itertools.islice(self._coming, len(kept), None):
-            if coming.request is not None:
+        for coming in self._coming:
+            if coming is not self._in_use and coming.request is not None:
                 self._done_with(coming)
-        self._coming = deque(kept)
+        self._coming = deque(coming for coming in self._coming if coming is self._in_use)
 
     def close(self) -> None:
         """Nobody will use the batch that was in use when this worker left."""

@@ -163,12 +163,14 @@ class Exchanges:
 
     def _take(self, source: int, piece: Piece, key: Key, exchange: Exchange) -> None:
         def put(blob: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-            self._fabric.send(source, PieceRead(piece.number))
             if self._open.get(key) is exchange:
                 place = exchange.missing.pop(source)
                 place[...] = blob.view(place.dtype).reshape(place.shape)
                 if exchange.finished:
                     del self._open[key]
+            self._fabric.send(
+                source, PieceRead(piece.number)
+            )  # not before: then the giver may lay something else there
 
         if self._fabric.place(source) is not None:
             put(self._fabric.view(source, piece.offset, piece.size))

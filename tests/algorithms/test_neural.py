@@ -46,6 +46,13 @@ ALL_KINDS = [
 STACKS = {
     "all kinds": ALL_KINDS,
     "pooling alone": [{"layer": "pooling", "size": 3, "stride": 2}, {"layer": "connected"}],
+    "convolved at last": [
+        {"layer": "convolution", "channels": 4, "size": 3, "stride": 2},
+        {"layer": "relu"},
+        {"layer": "convolution", "channels": CLASSES, "size": 3},
+        {"layer": "relu"},
+        {"layer": "dropout", "share": 0.2},
+    ],
     "rectified inputs": [{"layer": "relu"}, {"layer": "connected", "units": 4}, {"layer": "connected"}],
     "normalised at last": [{"layer": "connected"}, {"layer": "normalisation", "size": 2, "alpha": 0.5}],
     "pooled after being normalised": [

@@ -4,8 +4,10 @@ messages, others compute.
 Source: Chilimbi et al. 2014, section 4.3.2, "mitigating the impact of slow machines": there with several images.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from mpips.algorithms.neural.network import Network
@@ -26,19 +28,20 @@ class _Flight:
         self.computing: Future[Swap | None] | None = None
         self.exchange: Exchange | None = None
         self.swaps = 0
-        self.result: Any = None
 
-    def begin(self, number: int, begin: Begin) -> None:
-        self.number, self.work, self.exchange, self.swaps = number, begin(self.network), None, 0
-
-    def go_on(self) -> Swap | None:
-        """Compute until the next swap, or to the end."""
-        assert self.work is not None
-        try:
-            return next(self.work)
-        except StopIteration as end:
-            self.result = end.value
-            return None
+    def go_on(self, waiting: "deque[tuple[int, Begin]]", results: list[Any]) -> Swap | None:
+        """Compute, from one piece of work to the next that waits, until a swap, or until there is none."""
+        while True:
+            if self.work is None:
+                try:
+                    self.number, begin = waiting.popleft()
+                except IndexError:
+                    return None
+                self.work, self.swaps = begin(self.network), 0
+            try:
+                return next(self.work)
+            except StopIteration as end:
+                results[self.number], self.work = end.value, None
 
 
 class Flights:
@@ -53,7 +56,7 @@ class Flights:
 
     def __init__(self, worker: Worker, networks: Sequence[Network], threads: int) -> None:
         self._worker = worker
-        self._flights = [_Flight(network) for network in networks]
+        self._networks = networks
         self._threads = threads
 
     def fly(self, works: Sequence[Begin], key: tuple[int, ...]) -> list[Any]:
@@ -68,38 +71,36 @@ class Flights:
         Regrouped
             when the team has another member: nothing computes any more, nothing comes of what was not over.
         """
-        waiting = list(enumerate(works))[::-1]
+        flights = [_Flight(network) for network in self._networks[: len(works)]]
+        waiting = deque(enumerate(works))
         results = [None] * len(works)
-        for flight in self._flights:
-            flight.work = None
+        going = set(flights)
 
         def advance() -> bool:
             self._worker.team.check()
-            for flight in sorted(self._flights, key=lambda each: each.number):
+            for flight in flights:
                 if flight.computing is not None and flight.computing.done():
                     swap, flight.computing = flight.computing.result(), None
                     if swap is None:
-                        results[flight.number], flight.work = flight.result, None
+                        going.discard(flight)
                     else:
                         flight.exchange = self._worker.team.swap((*key, flight.number, flight.swaps), *swap)
                         flight.swaps += 1
-                if flight.work is None and waiting:
-                    flight.begin(*waiting.pop())
-            ready = [flight for flight in self._flights if flight.work and not flight.computing]
-            free = self._threads - sum(flight.computing is not None for flight in self._flights)
-            for flight in sorted(ready, key=lambda each: each.number):
-                if free > 0 and (flight.exchange is None or flight.exchange.finished):
-                    flight.computing = self._worker.beside(flight.go_on)
+            free = self._threads - sum(flight.computing is not None for flight in flights)
+            for flight in sorted(going, key=lambda each: each.number):
+                ready = flight.exchange is None or flight.exchange.finished
+                if free > 0 and ready and flight.computing is None:
+                    flight.exchange = None
+                    flight.computing = self._worker.beside(partial(flight.go_on, waiting, results))
                     free -= 1
-            return all(flight.work is None for flight in self._flights)
+            return not going
 
         def at_work() -> bool:
-            return any(flight.computing is not None and not flight.computing.done() for flight in self._flights)
+            return any(flight.computing is not None and not flight.computing.done() for flight in flights)
 
         try:
             self._worker.wait_beside(advance, at_work)
         finally:
+            waiting.clear()
             self._worker.wait_beside(lambda: not at_work(), at_work)
-            for flight in self._flights:
-                flight.computing = None
         return results

@@ -103,6 +103,6 @@ def network_of(job: "Job") -> JobNetwork | None:
 
     kind = kind_of(job.data, job.base)
     shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
-    weights = weights_of(settings.layers, shapes, job.data.batch, settings.partitions)
+    weights = weights_of(settings.layers, shapes, job.data.batch)
     in_step = job.consistency.delay == 0
     return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, job.data, job.base)

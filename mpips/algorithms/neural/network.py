@@ -79,7 +79,8 @@ class Network:
         errors = np.empty_like(scores)
         loss, _ = softmax(scores, labels, errors)
         if last is not None:
-            errors = np.ascontiguousarray(errors[slice(*self._parts[-1].makes[self._member].channels)])
+            own = self._parts[-1].makes[self._member].within(whole(self._shapes[-1]))
+            errors = np.ascontiguousarray(errors.reshape(*self._shapes[-1], len(labels))[own])
         for each in reversed(made):
             back = each.layer.backward(errors)
             if each.relay is not None and back is not None:

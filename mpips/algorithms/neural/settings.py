@@ -213,9 +213,10 @@ def shapes_of(layers: Sequence[Any], image: Shape, classes: int) -> list[Shape]:
     return shapes
 
 
-def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int, partitions: int = 1) -> list[Weights]:
-    """Of all layers that have any, in their order, for batches of so many images and a network in so many partitions,
-    each of which is pushed by itself; `shapes` is of `shapes_of`.
+def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int) -> list[Weights]:
+    """Of all layers that have any, in their order, for batches of so many images; `shapes` is of `shapes_of`.
+
+    Which form is pushed does not depend on the partitions, so that a job may go on with others.
     """
     found: list[Weights] = []
     for index, (layer, before, after) in enumerate(zip(layers, shapes, shapes[1:], strict=False)):
@@ -224,7 +225,7 @@ def weights_of(layers: Sequence[Any], shapes: Sequence[Shape], batch: int, parti
             kind = type(layer).__struct_config__.tag
             number = 1 + sum(each.name.startswith(kind) for each in found)
             units, push = after.channels, getattr(layer, "push", "gradient")
-            fewer = batch * (units + partitions * (inputs + 1)) < units * (inputs + 1)
+            fewer = batch * (units + inputs + 1) < units * (inputs + 1)
             product = push == "activations" or (push == "auto" and fewer)
             found.append(Weights(f"{kind}{number}", index, units, inputs, product))
     return found

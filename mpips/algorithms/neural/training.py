@@ -89,10 +89,11 @@ class Training:
         units = [shares(each.units, team.size)[team.member] for each in weights]
         self._model = Model([worker.table(each.name) for each in weights], weights, units)
         threads = self._settings.threads or worker.threads
-        self._at_once = threads if team.size == 1 else max(threads, self._settings.in_flight)
+        under_way = threads if team.size == 1 else max(threads, self._settings.in_flight)
+        self._cuts = threads if team.size == 1 else self._settings.in_flight  # mates may have other numbers of threads
         networks = [
             Network(self._settings.layers, shapes, weights, self._model.values, team.member, team.size)
-            for _ in range(self._at_once)
+            for _ in range(under_way)
         ]
         self._flights = Flights(worker, networks, threads)
         self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
@@ -173,7 +174,7 @@ class Training:
         if workload.number != self._evaluated:
             self._evaluated = workload.number
             self._model.refresh()
-        cuts = self._steps(len(batch), -(-len(batch) // self._at_once))
+        cuts = self._steps(len(batch), -(-len(batch) // self._cuts))
         works = [partial(_scores, batch.images[cut]) for cut in cuts]
         loss = 0.0
         for scores, cut in zip(self._flights.fly(works, (workload.number, number)), cuts, strict=True):
