@@ -50,7 +50,6 @@ STACKS = {
         {"layer": "convolution", "channels": 4, "size": 3, "stride": 2},
         {"layer": "relu"},
         {"layer": "convolution", "channels": CLASSES, "size": 3},
-        {"layer": "relu"},
         {"layer": "dropout", "share": 0.2},
     ],
     "rectified inputs": [{"layer": "relu"}, {"layer": "connected", "units": 4}, {"layer": "connected"}],
