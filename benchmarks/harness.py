@@ -90,9 +90,24 @@ def key_lists(rows: int, keys: int, random: np.random.Generator) -> list[np.ndar
     return [np.sort(random.choice(rows, keys, replace=False)).astype(np.uint64) for _ in range(64)]
 
 
+def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of several runs' figures, by name."""
+    return {name: round(median([run[name] for run in runs]), 4) for name in runs[0]}
+
+
 def percentile(samples: list[float], share: float) -> float:
     """The sample below which so large a share of them lies."""
     return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
 
-__all__ = ["key_lists", "launch", "median", "microseconds", "percentile", "report", "start", "table_arguments"]
+__all__ = [
+    "key_lists",
+    "launch",
+    "median",
+    "medians",
+    "microseconds",
+    "percentile",
+    "report",
+    "start",
+    "table_arguments",
+]

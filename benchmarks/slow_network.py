@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import UNDER_MPIRUN, launch, median, report
+from harness import UNDER_MPIRUN, launch, medians, report
 
 from mpips.algorithms.neural import training
 from mpips.start import plan_of, run_plan
@@ -97,10 +97,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 runs[share].append(run(share, given.times, given.passes, Path(folder, "run")))
             print(share, runs[share][-1], file=sys.stderr)
-    table = {
-        f"{share:g}": {name: round(median([run[name] for run in of_share]), 4) for name in of_share[0]}
-        for share, of_share in runs.items()
-    }
+    table = {f"{share:g}": medians(of_share) for share, of_share in runs.items()}
     whole, part = table["1"], table[f"{given.share:g}"]
     report(
         f"an epoch of which {100 * given.share:g} % are waited for, one of two workers {given.times:g} times slower",

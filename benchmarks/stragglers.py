@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from delay import ROOT, launch
-from harness import median, report
+from harness import medians, report
 
 
 def run(share: float, times: float, row: float, passes: int, folder: Path) -> dict[str, float]:
@@ -59,10 +59,7 @@ def main() -> None:
         for number in range(given.rounds):
             for share in sorted(runs, reverse=number % 2 == 0):
                 runs[share].append(run(share, given.times, given.row, given.passes, Path(folder, "run")))
-    table = {
-        f"{share:g}": {name: round(median([run[name] for run in of_share]), 4) for name in of_share[0]}
-        for share, of_share in runs.items()
-    }
+    table = {f"{share:g}": medians(of_share) for share, of_share in runs.items()}
     whole, part = table["1"], table[f"{given.share:g}"]
     report(
         f"{given.passes} epochs, {100 * given.share:g} % of each waited for, one worker {given.times:g} times slower",

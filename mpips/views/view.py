@@ -122,11 +122,8 @@ class View(msgspec.Struct, frozen=True):
         """The workers that have a copy of the model together, one of which is this: of a group besides the main one, it
         alone. The first of them leads: it asks for work. None when it is no worker.
         """
-        workers = self.groups[MAIN]
-        if worker not in workers:
-            return [worker] if worker in self.workers else []
-        first = workers.index(worker) // self.team * self.team
-        return workers[first : first + self.team]
+        alone = [worker] if worker in self.workers else []
+        return next((team for team in self.teams if worker in team), alone)
 
     def era_of(self, team: list[int]) -> int:
         """The number of the view since which these workers of the main group are a team."""

@@ -117,9 +117,7 @@ class Batches:
 
     def begin_anew(self) -> None:
         """The team has another member: leave what there is, but for the batch in use; it will be given out again."""
-        for coming in self._coming:
-            if coming is not self._in_use and coming.request is not None:
-                self._done_with(coming)
+        self._give_back()
         self._coming.clear()
         if self._begun:
             self._ask()
@@ -127,9 +125,7 @@ class Batches:
     def leave(self) -> None:
         """Take no more work, and give back what there is, but for the batch that is in use."""
         self._left = self._over = True
-        for coming in self._coming:
-            if coming is not self._in_use and coming.request is not None:
-                self._done_with(coming)
+        self._give_back()
         self._coming = deque(coming for coming in self._coming if coming is self._in_use)
 
     def close(self) -> None:
@@ -176,6 +172,12 @@ class Batches:
                 self._done_with(coming)
                 coming.blob, coming.request = None, None
         self._ask()
+
+    def _give_back(self) -> None:
+        """Have no use for what was asked for, but for the batch in use."""
+        for coming in self._coming:
+            if coming is not self._in_use and coming.request is not None:
+                self._done_with(coming)
 
     def _done_with(self, coming: Coming) -> None:
         assert coming.request is not None

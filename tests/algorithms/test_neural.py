@@ -13,10 +13,9 @@ from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, 
 from mpips.algorithms.neural.training import rate_at
 from mpips.dataserver.image_batch import ImageBatch
 from mpips.dataserver.images import ImagePart
-from mpips.dataserver.spec import DataSpec
 from mpips.plan import MB, Memory, Plan
 from mpips.views.view import Roles
-from tests.images import SIDE, write_shapes
+from tests.images import SIDE
 from tests.simulated import PLACES, SLOW, SimulatedJob
 
 CLASSES = 3
@@ -177,14 +176,6 @@ def test_the_rate_rises_and_falls_as_it_is_to():
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shapes")
-    write_shapes(folder)
-    names = ("train-images-idx3-ubyte.gz",), ("t10k-images-idx3-ubyte.gz",)
-    return DataSpec(format="idx", files=names[0], test_files=names[1], batch=20), folder
 
 
 def plan_of(data, in_step=True, passes=4, neural=None, **settings):

@@ -10,7 +10,6 @@ from mpips.algorithms.neural.network import Network, alone
 from mpips.algorithms.neural.partition import Box, shares, split, whole
 from mpips.algorithms.neural.relay import Swap, Work
 from mpips.algorithms.neural.settings import Shape, shapes_of, weights_of
-from mpips.dataserver.spec import DataSpec
 from mpips.views.view import Roles
 from tests.algorithms.test_neural import (
     ALL_KINDS,
@@ -24,7 +23,6 @@ from tests.algorithms.test_neural import (
     settings_of,
     weights_at_servers,
 )
-from tests.images import write_shapes
 from tests.simulated import PLACES, SLOW, SimulatedJob
 
 IMAGE = Shape(2, 8, 7)
@@ -136,14 +134,6 @@ def test_rows_need_their_neighbours_and_no_more():
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shapes")
-    write_shapes(folder)
-    names = ("train-images-idx3-ubyte.gz",), ("t10k-images-idx3-ubyte.gz",)
-    return DataSpec(format="idx", files=names[0], test_files=names[1], batch=20), folder
 
 
 def team_plan(data, partitions, teams=1, spares=0, **settings):
