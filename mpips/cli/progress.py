@@ -1,7 +1,7 @@
 """The progress of a job, from its `metrics.jsonl`: one live line on a terminal, else a plain line now and then."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.text import Text
 from mpips.cli.recoveries import Event, Recoveries, Recovery, duration
 
 PLAIN_EVERY = 2.0
+SPEED_OVER = 10.0  # seconds; workers report whole tasks, and so the speed of one second jumps
 OF_EVERY_LINE = ("time", "event", "number")
 MOST_CLASSES = 4  # whose errors are told at the end
 
@@ -47,6 +48,26 @@ class Metrics:
             return
 
 
+class Speed:
+    """Examples per second over the last seconds of a job."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def at(self, event: Event) -> float:
+        """The speed when a progress event was logged; 0: not known yet."""
+        if event.get("time") is None or event.get("examples") is None:
+            return float(event.get("examples_per_second") or 0.0)
+        now, examples = event["time"], event["examples"]
+        if not examples or (self._seen and examples < self._seen[-1][1]):  # it has not begun, or begins anew
+            self._seen.clear()
+        self._seen.append((now, examples))
+        while self._seen[0][0] < now - SPEED_OVER:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (examples - before) / (now - since) if now > since else float(event.get("examples_per_second") or 0.0)
+
+
 class Progress:
     """Shows events and the ranks' own output. A context manager."""
 
@@ -56,6 +77,7 @@ class Progress:
         live = Live(self._spinner, console=console, transient=True, refresh_per_second=8)
         self._live = live if console.is_terminal else None
         self._next_line = 0.0
+        self._speed = Speed()
         self._recoveries = Recoveries()
         self._open: dict[int, Recovery] = {}
         self._announced: set[int] = set()
@@ -95,9 +117,10 @@ class Progress:
         """Show an event of the job."""
         if event.get("event") in ("progress", "epoch", "report"):
             now = time.monotonic()
+            speed = self._speed.at(event)
             if self._live is not None or now >= self._next_line:
                 self._next_line = now + PLAIN_EVERY
-                self.stage(_pass(event) if event.get("event") == "report" else _progress(event))
+                self.stage(_pass(event) if event.get("event") == "report" else _progress(event, speed))
             return
         if event.get("event") == "stopping":
             self.stage(f"stopping: {event.get('reason')}")
@@ -128,11 +151,11 @@ class Progress:
                 self.say(str(recovery))
 
 
-def _progress(event: Event) -> str:
+def _progress(event: Event, speed: float) -> str:
     of = f"/{event['epochs']}" if "epochs" in event else " done"
     parts = [f"epoch {event.get('epoch', 0)}{of}", f"{event.get('examples', 0):,} examples"]
-    if event.get("examples_per_second"):
-        parts.append(f"{_thousands(event['examples_per_second'])} examples/s")
+    if speed:
+        parts.append(f"{_thousands(speed)} examples/s")
     if event.get("loss") is not None:
         parts.append(f"loss {event['loss']:.4f}")
     loads = list((event.get("servers") or {}).values())

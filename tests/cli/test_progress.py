@@ -44,6 +44,18 @@ def test_progress_says_epoch_speed_loss_and_load(monkeypatch: pytest.MonkeyPatch
     assert line == "epoch 2/10 · 1,234,567 examples · 1.23 M examples/s · loss 0.4568 · servers 31% 50%"
 
 
+def test_the_speed_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    done = [(0, 0), (7, 0), (8, 2_000), (9, 2_000), (10, 4_000), (18, 16_000), (20, 20_000), (21, 1_000), (22, 4_000)]
+    events = [
+        {"event": "progress", "time": 5000.0 + time, "epoch": 1, "epochs": 9, "examples": examples}
+        for time, examples in done
+    ]
+    speeds = [line.split(" · ")[2:] for line in shown(*events)]
+    expected = [*[""] * 2, "2.00 k", "1.00 k", "1.33 k", "1.40 k", "1.60 k", "", "3.00 k"]
+    assert speeds == [[f"{speed} examples/s"] if speed else [] for speed in expected]
+
+
 def test_plain_lines_come_only_every_few_seconds() -> None:
     events = [{"event": "progress", "epoch": epoch, "epochs": 9, "examples": 0} for epoch in range(1, 9)]
     assert shown(*events) == ["epoch 1/9 · 0 examples"]
