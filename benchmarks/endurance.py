@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from harness import report
-from recovery import Job
+from jobs import Job
 
 from mpips.checkpoint import Generation, generations
 from mpips.cli.recoveries import Recoveries, Recovery
@@ -54,6 +54,7 @@ SETTINGS = {
     "algorithm.evaluate_every": 0,
     "checkpoint.every": 5,
 }
+JOB = Path(__file__).parent.parent / "inputs" / "flights-lr.toml"
 FIRST_PASSES = 4
 LEFT = 1  # spares that are not used up
 TOGETHER = 0.25  # of the kills are of two ranks at once
@@ -122,20 +123,10 @@ def counts_of(job: Job) -> np.ndarray[Any, Any]:
         return np.asarray(generation.dense("counts", 0, generation.tables["counts"].rows)[0]).reshape(-1)
 
 
-def ended(job: Job, seconds: float) -> dict[str, Any]:
-    """The result of a job that goes on undisturbed."""
-    job.until(lambda: False, seconds)
-    result = job.run / "result.json"
-    return dict(json.loads(result.read_text())) if result.exists() else {"exit": "none", "reason": job.said()[-2000:]}
-
-
 def undisturbed(settings: dict[str, Any], passes: int) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     """The result and the counts of a job that nobody disturbs."""
-    with Job(settings | {"algorithm.passes": passes, "roles.spares": 0}) as job:
-        result = ended(job, 3600.0)
-        if result["exit"] != "finished":
-            sys.exit(f"an undisturbed job did not finish: {result['reason']}")
-        return result, counts_of(job)
+    with Job(settings | {"algorithm.passes": passes, "roles.spares": 0}, JOB) as job:
+        return job.finish(3600.0), counts_of(job)
 
 
 def main() -> None:
@@ -157,7 +148,7 @@ def endure(given: argparse.Namespace, settings: dict[str, Any]) -> None:
     first, once = undisturbed(settings, FIRST_PASSES)
     choose = random.Random(given.seed)
     passes = max(FIRST_PASSES, round(SHARE * 60 * given.minutes * FIRST_PASSES / first["training_seconds"]))
-    with Job(settings | {"algorithm.passes": passes, "roles.spares": given.spares}) as job:
+    with Job(settings | {"algorithm.passes": passes, "roles.spares": given.spares}, JOB) as job:
         run = Endurance(job, choose)
         if not job.until(lambda: any(event["event"] == "epoch" for event in job.events), START_SECONDS):
             sys.exit(f"the job did not begin to train:\n{job.said()}")
@@ -165,7 +156,7 @@ def endure(given: argparse.Namespace, settings: dict[str, Any]) -> None:
         while goes_on and job.runs():
             job.until(lambda: False, given.every * choose.uniform(0.5, 1.5))
             goes_on = job.runs() and run.strike()
-        result = ended(job, 2 * 60 * given.minutes + 60)
+        result = job.result(2 * 60 * given.minutes + 60)
         exact = result["exit"] == "finished" and bool((counts_of(job) * FIRST_PASSES == once * passes).all())
         recoveries = run.recoveries()
         said = job.said()

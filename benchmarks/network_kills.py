@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import median, report
-from recovery import Job
+from jobs import Job
 
 JOB = Path(__file__).parent.parent / "inputs" / "mnist.toml"
 RUN_SECONDS = 900.0
@@ -37,8 +37,7 @@ def run(passes: int, roles: list[str], seed: int) -> dict[str, Any]:
                 sys.exit(f"no epoch {epoch}:\n{job.said()}")
             kill = job.kill(role, choose)
             kills[role] = {stage: kill.after(stage) for stage in ("detected", "acknowledged", "whole")}
-        job.until(lambda: False, RUN_SECONDS)
-        result = job.result()
+        result = job.finish(RUN_SECONDS)
     return {"accuracy": result["metrics"]["accuracy"], "logloss": result["metrics"]["logloss"], "kills": kills}
 
 

@@ -56,17 +56,13 @@ def drop_back(errors, share, kept):
 
 @njit(nogil=True, cache=True)
 def softmax(scores, labels, errors):
-    """The cross-entropy summed over n images, and its gradient by the scores (classes, n) into `errors`; labels (n,).
-
-    Returns the loss and how many images have their label's score above all others.
-    """
+    """The cross-entropy summed over n images, and its gradient by the scores (classes, n) into `errors`; labels (n,)."""
     classes, n = scores.shape
-    loss, right = 0.0, 0
+    loss = 0.0
     for image in range(n):
-        largest, best = scores[0, image], 0
+        largest = scores[0, image]
         for k in range(1, classes):
-            if scores[k, image] > largest:
-                largest, best = scores[k, image], k
+            largest = max(largest, scores[k, image])
         total = 0.0
         for k in range(classes):
             total += np.exp(np.float64(scores[k, image] - largest))
@@ -75,8 +71,7 @@ def softmax(scores, labels, errors):
         label = labels[image]
         loss += np.log(total) - np.float64(scores[label, image] - largest)
         errors[label, image] -= errors.dtype.type(1)
-        right += best == label
-    return loss, right
+    return loss
 
 
 @njit(nogil=True, cache=True)

@@ -77,7 +77,7 @@ class Network:
         made, last = self._at_work(len(labels))
         scores = yield from self._forward(made, last, images, seed)
         errors = np.empty_like(scores)
-        loss, _ = softmax(scores, labels, errors)
+        loss = softmax(scores, labels, errors)
         if last is not None:
             own = self._parts[-1].makes[self._member].within(whole(self._shapes[-1]))
             errors = np.ascontiguousarray(errors.reshape(*self._shapes[-1], len(labels))[own])

@@ -179,7 +179,7 @@ class Training:
         loss = 0.0
         for scores, cut in zip(self._flights.fly(works, (workload.number, number)), cuts, strict=True):
             labels = batch.labels[cut]
-            loss += softmax(scores, labels, np.empty_like(scores))[0]
+            loss += softmax(scores, labels, np.empty_like(scores))
             np.add.at(counts, (labels, scores.argmax(axis=0)), 1)
         return loss
 
