@@ -8,7 +8,7 @@ import pytest
 
 from mpips.algorithms.settings import BlockSettings
 from mpips.filters import FILTERS
-from mpips.job import Job, JobFileError, Size, load
+from mpips.job import Job, JobFileError, load
 from mpips.plan import Scale
 from mpips.program import PROGRAMS
 from mpips.start import plan_of
@@ -564,20 +564,6 @@ class TestOwnProgramsAndFilters:
         text = 'python = "near.py"\n' + GOOD + '[groups.eye]\nprogram = "lok"\n'
         said = 'groups.eye.program: there is no program "lok"; did you mean "look"?'
         assert mistakes_of(text) == [f"{at(text, 'program')}: {said}"]
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("512 MB", 512_000_000), ("4GB", 4_000_000_000), ("1.5 KiB", 1536), ("2 GiB", 2**31), ("64", 64), (4096, 4096)],
-)
-def test_size_is_read_in_bytes(text: object, size: int) -> None:
-    assert Size.parse(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1 MB", "0", "3 XB", 1.5, True, None])
-def test_what_is_no_size_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match="must be a size"):
-        Size.parse(text)
 
 
 @pytest.mark.parametrize("name", ["flights-lr.toml", "flights-l1.toml", "libsvm-lr.toml"])

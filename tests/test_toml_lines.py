@@ -5,7 +5,7 @@ import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpips.toml_lines import lines
+from mpips.job.lines import lines
 
 TEXT = (
     '''\

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from mpips.comparisons import IS_ONE, SIGNS
-from mpips.size import Size
+from mpips.quantities import Size
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 NotBelow0 = Annotated[float, msgspec.Meta(ge=0)]

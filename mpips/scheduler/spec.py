@@ -1,35 +1,13 @@
 """What a job may say about losses and about its size: the job file's sections [recovery] and [[plan]]."""
 
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from mpips.plan import OnWorkerLoss
+from mpips.quantities import Seconds
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-
-UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
-
-
-class Seconds(float):
-    """A time, written ``"90 s"``, ``"5 min"``, ``"2 h"`` or as a plain number of seconds."""
-
-    @classmethod
-    def parse(cls, value: Any) -> "Seconds":
-        """Read a time.
-
-        Raises
-        ------
-        ValueError
-            when `value` is not a time, or below 0.
-        """
-        text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|)\s*", text)
-        if match and math.isfinite(seconds := float(match[1]) * UNITS[match[2]]):
-            return cls(seconds)
-        raise ValueError(f'must be a time like "90 s", "5 min" or "2 h", got {value!r}')
 
 
 class RecoverySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

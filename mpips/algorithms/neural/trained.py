@@ -12,7 +12,7 @@ from mpips.checkpoint import Generation
 from mpips.dataserver.image_files import Kind, load
 from mpips.dataserver.spec import DataSpec
 from mpips.errors import Error
-from mpips.size import Size
+from mpips.quantities import from_text
 
 Array = np.ndarray[Any, Any]
 
@@ -89,14 +89,8 @@ class Trained:
         DataError
             when they are not there any more.
         """
-        spec = msgspec.convert(self._about["data"], DataSpec, dec_hook=_size)
+        spec = msgspec.convert(self._about["data"], DataSpec, dec_hook=from_text)
         loaded = load(spec, Path(self._about["base"]), Kind(*self.image, self.classes), test=True)
         taken_for = self.probabilities(loaded.images).argmax(axis=1)
         where = np.flatnonzero(taken_for != loaded.labels)
         return Wrong(loaded.images[where], loaded.labels[where], taken_for[where], len(taken_for))
-
-
-def _size(kind: type, value: Any) -> Any:
-    if kind is Size:
-        return Size.parse(value)
-    raise NotImplementedError(kind)

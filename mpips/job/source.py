@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mpips.errors import Error
+from mpips.job.lines import lines
 from mpips.schema import Mistake, nearest
-from mpips.toml_lines import lines
 
 Place = tuple[str | int, ...]
 

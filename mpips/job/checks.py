@@ -1,4 +1,6 @@
-"""The job file (`inputs/*.toml`): its sections, its defaults, and every mistake in it at once."""
+"""What in a job file does not fit together though each value is of its kind: names of things that are not there,
+settings that exclude each other, files that can't be read.
+"""
 
 import glob
 import importlib.util
@@ -6,228 +8,39 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
 from mpips import rule
 from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of
-from mpips.algorithms.settings import BlockSettings
-from mpips.checkpoint.spec import CheckpointSpec
 from mpips.dataserver.errors import DataError
 from mpips.dataserver.spec import IMAGES, DataSpec
 from mpips.errors import Error
-from mpips.fabric.spec import NetworkSpec
-from mpips.job_source import JobFileError, JobSource
-from mpips.plan import Delay, Memory, Scale
 from mpips.program import PROGRAMS, WATCH
-from mpips.scheduler.spec import RecoverySpec, ScaleSpec, Seconds
-from mpips.schema import Mistake, mistakes, nearest
-from mpips.size import Size
-from mpips.table import DType, Kind, TableSpec
+from mpips.quantities import from_text
+from mpips.scheduler.spec import RecoverySpec
+from mpips.schema import Mistake, nearest
+from mpips.table import TableSpec
 from mpips.views.view import Roles
 
-__all__ = ["Job", "JobFileError", "Size", "TableSection", "load"]
 
-TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
-
-
-class TableSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[tables.NAME]``: as `mpips.table.TableSpec`, but ``rows`` may be "features", as many as the data have;
-    ``trace`` has the keys, or names of features, whose updates are recorded.
-    """
-
-    kind: Kind = "dense"
-    rows: Annotated[int, msgspec.Meta(ge=1)] | Literal["features"]
-    width: Annotated[int, msgspec.Meta(ge=1)] = 1
-    dtype: DType = "float32"
-    rule: dict[str, Any] = msgspec.field(default_factory=lambda: {"name": "add"})
-    aggregate: bool = False
-    push_filters: list[dict[str, Any]] = []
-    pull_filters: list[dict[str, Any]] = []
-    trace: list[Annotated[int, msgspec.Meta(ge=0)] | str] = []
-
-    def spec(self, name: str, features: int) -> TableSpec:
-        """The table, once it is known how many features the data have."""
-        table = TableSpec(
-            name=name,
-            kind=self.kind,
-            rows=max(1, features) if self.rows == "features" else self.rows,
-            width=self.width,
-            dtype=self.dtype,
-            rule=self.rule,
-            aggregate=self.aggregate,
-            push_filters=self.push_filters,
-            pull_filters=self.pull_filters,
-        )
-        return rule.fitted(table)
-
-
-class AlgorithmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[algorithm]``: what is trained, into which table, how, for how long.
-
-    `block` is for the solver of this name; see `mpips.algorithms.linear.block.BlockSettings`. A network,
-    `neural`, makes its own tables.
-    """
-
-    name: Literal["linear", "neural"]
-    table: str | None = None
-    solver: Literal["online", "block"] = "online"
-    passes: Annotated[int, msgspec.Meta(ge=1)] = 1
-    evaluate_every: Annotated[int, msgspec.Meta(ge=0)] = 0
-    epoch_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    block: BlockSettings | None = None
-    neural: NeuralSettings | None = None
-
-
-class GroupSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[groups.NAME]``: more workers, that run another program over the same tables.
-
-    The program is "watch", which evaluates the live model, or a function of the job's Python file.
-    """
-
-    workers: Annotated[int, msgspec.Meta(ge=1)] = 1
-    program: str
-    delay: Annotated[int, msgspec.Meta(ge=0)] | Literal["eventual"] = "eventual"
-
-    @property
-    def bound(self) -> int | None:
-        """The delay as a plan has it."""
-        return None if self.delay == "eventual" else self.delay
-
-
-class ConsistencySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[consistency]``: iterations that may be unfinished when the next begins: 0 is sequential, "eventual" any
-    number, "auto" the scheduler's choice.
-    """
-
-    delay: Annotated[int, msgspec.Meta(ge=0)] | Literal["auto", "eventual"] = "auto"
-
-    @property
-    def bound(self) -> Delay:
-        """The same as a plan has it."""
-        if self.delay == "eventual":
-            return None
-        return self.delay
-
-
-class MemorySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[memory]``: bytes of the arena of each role's ranks; None is chosen by the ranks themselves."""
-
-    server: Size | None = None
-    data_server: Size | None = None
-    worker: Size | None = None
-
-
-class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[server]``: kernels that a server may run at once, on different shards; 0: its share of the node's cores."""
-
-    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-class FabricSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[fabric]``: how ranks reach each other's memory. ``separate_nodes`` takes every rank for a node of its own."""
-
-    separate_nodes: bool = False
-
-
-class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that a job file may say."""
-
-    roles: Roles = Roles()
-    data: DataSpec
-    tables: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], TableSection] = {}
-    algorithm: AlgorithmSection
-    groups: dict[Annotated[str, msgspec.Meta(pattern=TABLE_NAME)], GroupSection] = {}
-    consistency: ConsistencySection = ConsistencySection()
-    recovery: RecoverySpec = RecoverySpec()
-    plan: list[ScaleSpec] = []
-    checkpoint: CheckpointSpec = CheckpointSpec()
-    memory: MemorySection = MemorySection()
-    server: ServerSection = ServerSection()
-    network: NetworkSpec = NetworkSpec()
-    fabric: FabricSection = FabricSection()
-    python: str | None = None
-
-
-class Job(Sections, frozen=True, kw_only=True):
-    """A job file that was read and found good, with the overrides of the command line in it.
+def misfits(content: dict[str, Any], wrong: set[str | int], base: Path) -> Iterator[Mistake]:
+    """All of them.
 
     Parameters
     ----------
-    path : Path
-        The job file.
-    text : str
-        Its text, as it stands in the file.
-    overrides : tuple of str
-        What ``--set`` changed, as ``a.b=value``.
+    content : of the file.
+    wrong : sections with values that are not of their kind: what depends on these is not looked at.
+    base : the folder that paths are relative to.
     """
-
-    path: Path
-    text: str
-    overrides: tuple[str, ...] = ()
-
-    @property
-    def base(self) -> Path:
-        """The folder of the job file; paths of data and Python files in it are relative to this."""
-        return self.path.resolve().parent
-
-    @property
-    def arena_sizes(self) -> Memory:
-        """The sizes of arenas that the job file chooses."""
-        return Memory(server=self.memory.server, data_server=self.memory.data_server, worker=self.memory.worker)
-
-    @property
-    def scales(self) -> tuple[Scale, ...]:
-        """The changes of size that the job file plans."""
-        return tuple(Scale(entry.at, entry.epoch, entry.servers, entry.workers) for entry in self.plan)
-
-    @property
-    def team(self) -> int:
-        """Workers that have a copy of the model together."""
-        return self.algorithm.neural.partitions if self.algorithm.neural else 1
-
-    @property
-    def run_folder(self) -> Path:
-        """Where the results and the checkpoint go, absolute; a relative one starts from the current folder."""
-        return Path(self.checkpoint.folder or Path("checkpoints", self.path.stem)).absolute()
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read a job file, run its Python file, and check all that can be checked without the other ranks.
-
-    Parameters
-    ----------
-    path : path of the TOML file.
-    overrides : ``a.b=value`` each; the value is TOML, or else a plain text.
-
-    Raises
-    ------
-    JobFileError
-        with every mistake in the file and the overrides.
-    """
-    path = Path(path)
-    source = JobSource(path, overrides)
-    found = list(mistakes(Sections, source.content, _hook))
-    wrong = {mistake.path[0] for mistake in found if mistake.path}
-    found += _needed(source.content)
-    found += _names(source.content)
-    found += _changes(source.content, wrong)
-    found += _traced(source.content, wrong)
-    found += _files(path.resolve().parent, source.content, wrong)
-    if found or source.refused:
-        raise JobFileError(source.refused + source.report(found))
-    sections = msgspec.convert(source.content, Sections, dec_hook=_hook)
-    fields = {name: getattr(sections, name) for name in sections.__struct_fields__}
-    return Job(**fields, path=path, text=source.text, overrides=tuple(overrides))
-
-
-def _hook(kind: type, value: Any) -> Any:
-    if kind is Size or kind is Seconds:
-        return kind.parse(value)
-    raise NotImplementedError(kind)
+    yield from _needed(content)
+    yield from _names(content)
+    yield from _changes(content, wrong)
+    yield from _traced(content, wrong)
+    yield from _files(base, content, wrong)
 
 
 def _needed(content: dict[str, Any]) -> Iterator[Mistake]:
@@ -321,7 +134,7 @@ def _traced(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]
     """Names of features to trace where the data give none."""
     if {"data", "tables"} & wrong or not {"data", "tables"} <= content.keys():
         return
-    if msgspec.convert(content["data"], DataSpec, dec_hook=_hook).has_names:
+    if msgspec.convert(content["data"], DataSpec, dec_hook=from_text).has_names:
         return
     for name, section in content["tables"].items():
         for index, key in enumerate(section.get("trace", [])):
@@ -333,7 +146,7 @@ def _traced(content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]
 def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterator[Mistake]:
     """The data, the Python file, and the update rules, some of which that may define."""
     if "data" in content and "data" not in wrong:
-        data = msgspec.convert(content["data"], DataSpec, dec_hook=_hook)
+        data = msgspec.convert(content["data"], DataSpec, dec_hook=from_text)
         unreadable = [
             Mistake(("data", name, index), text)
             for name in ("files", "test_files")
