@@ -56,7 +56,7 @@ def drop_back(errors, share, kept):
 
 @njit(nogil=True, cache=True)
 def softmax(scores, labels, errors):
-    """The cross-entropy of n images with `labels` (n,); `errors` gets its gradient by `scores` (classes, n)."""
+    """The cross-entropy of n images in sum, by `labels` (n,); `errors` gets its gradient by `scores` (classes, n)."""
     classes, n = scores.shape
     loss = 0.0
     for image in range(n):
