@@ -6,14 +6,15 @@ import functools
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from mpips.cli.launch import find
 
-HERE = Path(__file__).parent
 MOST = 4  # processes that tests are spread over: those that start others all run in one of them
 
 # kernels compile at their first call
@@ -35,19 +36,22 @@ def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByGroup(LoadScopeScheduling):
     """Jobs run one after the other, and beside them those on several hosts or under Slurm, which wait for most of their
     time; the other modules beside both, each in one process of pytest's.
     """
-    for item in items:
-        module = item.path.relative_to(HERE)
-        if module.parts[0] in ("cli", "jobs") or module.name == "test_under_mpirun.py":
-            group = "jobs"
-        elif module.parts[0] in ("hosts", "slurm"):
-            group = "clusters"
-        else:
-            group = str(module)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.parts[1] in ("cli", "jobs") or path.name == "test_under_mpirun.py":
+            return "jobs"
+        return "clusters" if path.parts[1] in ("hosts", "slurm") else str(path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """How xdist spreads tests over its processes."""
+    return ByGroup(config, log)
 
 
 @functools.cache
