@@ -1,9 +1,13 @@
-"""How many of MNIST's test images a network reads, trained from the beginning as `inputs/mnist.toml` says, or by two
-workers of one thread, asynchronously and synchronously: the mean over some seeds, and how long it takes.
+"""How many of MNIST's test images a network reads, and how long it takes to train it from the beginning, the mean over
+some seeds: as `inputs/mnist.toml` says; by two workers of one thread, asynchronously and synchronously; with three
+servers that have one copy of each shard, that have three, and that write them back to the disk all the time besides.
 
-Each seed begins with other weights and other distortions, and has its own asynchronous and synchronous run.
+Each seed begins with other weights and other distortions, and goes each of the ways that are asked for.
 
-python benchmarks/mnist.py [--ways file] [--ways asynchronous --ways synchronous] [--passes 20] [--seeds 3]
+python benchmarks/mnist.py [--ways file] [--passes 20] [--seeds 3]
+python benchmarks/mnist.py --ways asynchronous synchronous
+python benchmarks/mnist.py --ways three one --passes 2
+python benchmarks/mnist.py --ways written one --passes 2
 """
 
 import argparse
@@ -18,10 +22,14 @@ JOB = Path(__file__).parent.parent / "inputs" / "mnist.toml"
 ADAM = 0.9963  # Chilimbi et al. 2014, section 5.2
 RUN_SECONDS = 2.0 * 3600
 TWO = {"roles.workers": 2, "algorithm.neural.threads": 1}
+SERVERS = {"roles.servers": 3, "checkpoint.every": 0}
 WAYS: dict[str, dict[str, Any]] = {
     "file": {},
     "asynchronous": TWO | {"consistency.delay": "eventual"},
     "synchronous": TWO | {"consistency.delay": 0},
+    "one": SERVERS | {"recovery.replicas": 0},
+    "three": SERVERS | {"recovery.replicas": 2},
+    "written": SERVERS | {"recovery.replicas": 2, "checkpoint.every": 1},
 }
 
 
@@ -40,11 +48,11 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     """Run all ways in turn, and print the line."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--ways", action="append", choices=list(WAYS), help="may be given several times")
+    arguments.add_argument("--ways", nargs="+", choices=list(WAYS), default=["file"])
     arguments.add_argument("--passes", type=int, help="epochs, if not as the file says")
     arguments.add_argument("--seeds", type=int, default=3)
     given = arguments.parse_args()
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in given.ways or ["file"]}
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in given.ways}
     passes = {} if given.passes is None else {"algorithm.passes": given.passes}
     for seed in range(1, given.seeds + 1):
         for way, of_way in runs.items():
