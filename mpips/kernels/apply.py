@@ -14,6 +14,7 @@ from numba.extending import overload
 from mpips.kernels.header import COUNT, LOCATION, VERSION, WORDS, bits_of, block_of
 from mpips.kernels.memory import prefetch, release
 from mpips.kernels.partition import shard_of
+from mpips.kernels.search import first_from
 from mpips.kernels.sparse import AHEAD, fetch, find, is_full, occupy
 from mpips.rule import RULES, Adagrad, Add, Assign, Ftrl, Momentum, Proximal, Sgd
 
@@ -149,7 +150,7 @@ def apply_dense(rule, words, cells, headers, keys, updates, bits, width, slots, 
         header = headers + shard * WORDS
         if shard < 0 or shard >= shards or words[header + LOCATION] == 0:
             return i
-        end = i + np.searchsorted(keys[i:], np.uint64(shard + 1) << np.uint64(bits))
+        end = first_from(keys, i, np.uint64(shard + 1) << np.uint64(bits))
         values = block_of(words[header + LOCATION]) // cells.itemsize
         states = values + (np.int64(width) << bits)
         words[header + VERSION] += 1

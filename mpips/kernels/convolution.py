@@ -95,8 +95,9 @@ def pool(images, size, stride, out, place):
         for i in range(rows):
             for j in range(width):
                 best, where = out[channel, i, j], place[channel, i, j]
-                best[:] = images[channel, i * stride, j * stride]
-                where[:] = 0
+                first = images[channel, i * stride, j * stride]
+                for k in range(n):
+                    best[k], where[k] = first[k], 0
                 for at in range(1, size * size):
                     other = images[channel, i * stride + at // size, j * stride + at % size]
                     for k in range(n):

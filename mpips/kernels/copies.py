@@ -10,6 +10,7 @@ from numba import njit
 from mpips.kernels.header import LOCATION, VERSION, WORDS, bits_of, block_of
 from mpips.kernels.memory import release
 from mpips.kernels.partition import shard_of
+from mpips.kernels.search import first_from
 from mpips.kernels.sparse import AHEAD, fetch, find
 
 
@@ -205,7 +206,7 @@ def write_dense(words, cells, headers, keys, bits, width, slots, shards, values,
         header = headers + shard * WORDS
         if shard < 0 or shard >= shards or words[header + LOCATION] == 0:
             return i
-        end = i + np.searchsorted(keys[i:], np.uint64(shard + 1) << np.uint64(bits))
+        end = first_from(keys, i, np.uint64(shard + 1) << np.uint64(bits))
         first = block_of(words[header + LOCATION]) // cells.itemsize
         words[header + VERSION] += 1
         release()

@@ -11,6 +11,7 @@ from numba import njit
 from mpips.kernels.header import LOCATION, VERSION, bits_of, block_of
 from mpips.kernels.memory import acquire
 from mpips.kernels.partition import shard_of
+from mpips.kernels.search import first_from
 from mpips.kernels.sparse import AHEAD, fetch, find
 
 
@@ -25,7 +26,7 @@ def gather_dense(words, cells, places, bits, width, keys, out):
     i = 0
     while i < keys.size:
         shard = keys[i] >> np.uint64(bits)
-        end = i + np.searchsorted(keys[i:], (shard + np.uint64(1)) << np.uint64(bits))
+        end = first_from(keys, i, (shard + np.uint64(1)) << np.uint64(bits))
         header = places[shard, 0]
         if header >= 0:
             first = np.uint64((places[shard, 1] + block_of(words[header + LOCATION])) // cells.itemsize)
@@ -98,7 +99,8 @@ def read_range(words, header, cells, start, out):
     """Copy `out.size` cells from `start`; True when the shard was not written meanwhile."""
     before = words[header + VERSION]
     acquire()
-    out[:] = cells[start : start + out.size]
+    for k in range(out.size):  # a slice on either side takes seconds to compile
+        out[k] = cells[start + k]
     acquire()
     return before & 1 == 0 and words[header + VERSION] == before
 

@@ -30,10 +30,11 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
     else:
         i, j, k = _by_shard(keys_a, values_a, keys_b, values_b, bits, keys, values)
     end = k + n - i
-    keys[k:end], values[k:end] = keys_a[i:], values_a[i:]
-    k, end = end, end + m - j
-    keys[k:end], values[k:end] = keys_b[j:], values_b[j:]
-    return keys[:end], values[:end]
+    _copy(keys_a, i, keys, k, n - i)
+    _copy(keys_b, j, keys, end, m - j)
+    _copy_rows(values_a, i, values, k, n - i)
+    _copy_rows(values_b, j, values, end, m - j)
+    return keys[: end + m - j], values[: end + m - j]
 
 
 @njit(nogil=True, cache=True)
@@ -60,10 +61,23 @@ def union(keys_a, keys_b, bits):
             j += np.uint64(from_b)
             k += one
     end = k + n - i
-    keys[k:end] = keys_a[i:]
-    k, end = end, end + m - j
-    keys[k:end] = keys_b[j:]
-    return keys[:end]
+    _copy(keys_a, i, keys, k, n - i)
+    _copy(keys_b, j, keys, end, m - j)
+    return keys[: end + m - j]
+
+
+@njit(nogil=True, cache=True)
+def _copy(source, start, target, place, count):
+    """So many elements; slices on both sides of an assignment take seconds to compile."""
+    for k in range(count):
+        target[place + k] = source[start + k]
+
+
+@njit(nogil=True, cache=True)
+def _copy_rows(source, start, target, place, count):
+    for k in range(count):
+        for j in range(source.shape[1]):
+            target[place + k, j] = source[start + k, j]
 
 
 @njit(nogil=True, cache=True)

@@ -106,7 +106,8 @@ def move(words, old, old_bits, new, new_bits, stride):
         key = EMPTY if row == capacity else word
         target = -1 - find(words, new, new_bits, stride, key)
         to = new + target * stride
-        words[to + 1 : to + stride] = words[at + 1 : at + stride]
+        for k in range(1, stride):
+            words[to + k] = words[at + k]
         occupy(words, new, new_bits, stride, target, key)
 
 

@@ -15,7 +15,8 @@ from mpips.cli.app import app
 from mpips.cli.pictures import save
 from mpips.cli.wrong_pictures import figure
 from mpips.table import TableSpec
-from tests.algorithms.test_neural import data, plan_of, result_of, run
+from tests.algorithms.conftest import data
+from tests.algorithms.test_neural import plan_of, result_of, run
 from tests.images import shapes
 
 __all__ = ["data"]
