@@ -36,22 +36,35 @@ def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+FIRST = ["jobs", "clusters"]  # those on several hosts or under Slurm wait for most of their time
+
+
+def group_of(nodeid: str) -> str:
+    """Which tests one process of pytest's runs one after the other: all that start jobs; else those of a module."""
+    path = Path(nodeid.partition("::")[0])
+    if path.parts[1] in ("cli", "jobs") or path.name == "test_under_mpirun.py":
+        return "jobs"
+    return "clusters" if path.parts[1] in ("hosts", "slurm") else str(path)
+
+
 class ByGroup(LoadScopeScheduling):
-    """Jobs run one after the other, and beside them those on several hosts or under Slurm, which wait for most of their
-    time; the other modules beside both, each in one process of pytest's.
-    """
+    """Spreads groups over processes."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = Path(nodeid.partition("::")[0])
-        if path.parts[1] in ("cli", "jobs") or path.name == "test_under_mpirun.py":
-            return "jobs"
-        return "clusters" if path.parts[1] in ("hosts", "slurm") else str(path)
+        return group_of(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
-    """How xdist spreads tests over its processes."""
+    """How xdist spreads tests over its processes: groups in the order of their tests."""
+    config.option.loadscopereorder = False
     return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first where tests are spread over processes, so that all of these end together."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: [*FIRST, group := group_of(item.nodeid)].index(group))
 
 
 @functools.cache
