@@ -36,11 +36,10 @@ def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-FIRST = ["jobs", "clusters"]  # those on several hosts or under Slurm wait for most of their time
-
-
 def group_of(nodeid: str) -> str:
-    """Which tests one process of pytest's runs one after the other: all that start jobs; else those of a module."""
+    """Which tests one process of pytest's runs one after the other: all that start jobs; all on several hosts or under
+    Slurm, which wait for most of their time; else those of a module.
+    """
     path = Path(nodeid.partition("::")[0])
     if path.parts[1] in ("cli", "jobs") or path.name == "test_under_mpirun.py":
         return "jobs"
@@ -62,9 +61,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first where tests are spread over processes, so that all of these end together."""
+    """Jobs come first where tests are spread over processes: they take longest."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: [*FIRST, group := group_of(item.nodeid)].index(group))
+        items.sort(key=lambda item: group_of(item.nodeid) != "jobs")
 
 
 @functools.cache

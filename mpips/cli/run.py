@@ -51,7 +51,7 @@ def run_job(
     hosts : ``host:slots,…`` or None.
     extra : more arguments of mpirun.
     resume_or_start : the same if there is one; else the job begins.
-    restarts : how often the job is started again, from its newest generation, when it has failed.
+    restarts : how often the job is started again, from its newest generation, when it has ended before it was finished.
 
     Returns
     -------
@@ -108,15 +108,17 @@ def run_job(
 def _again_and_again(
     once: Callable[[bool], tuple[dict[str, Any], list[int]]], folder: RunFolder, restarts: int, resume: bool
 ) -> tuple[dict[str, Any], list[int]]:
-    """Run a job until it has not failed, or has been started again often enough, or fails as it did before though it
-    has come no further.
+    """Run a job until it has finished, or a signal has come, or it has been started again often enough, or ends as it
+    did before though it has come no further.
+
+    A launcher that has lost a daemon sends ranks SIGTERM, which they may have time to heed: that nobody has asked for.
     """
     known, before = folder.newest(), None
     for restart in range(1, restarts + 2):
         result, signals = once(resume)
         failure = result.get("reason") if folder.file("result.json").exists() else None
         newest = folder.newest()
-        if result["exit"] != "failed" or signals or restart > restarts:
+        if result["exit"] == "finished" or signals or restart > restarts:
             break
         if failure is not None and (failure, newest) == before:
             _complain("it has come no further than the time before: not started again")

@@ -72,12 +72,14 @@ while not stopped or manner == "stubborn":
         leave("failed", "data/x.csv: line 17: column is empty", 1)
     if manner == "vanish" and time.monotonic() - began > 0.3:
         start.leave(True, 0)
-    if manner == "vanish once" and time.monotonic() - began > 0.3:
+    if manner in ("vanish once", "torn down once") and time.monotonic() - began > 0.3:
         if "--resume" in sys.argv:
             leave("finished", "all passes done", 0)
         if world.rank == 0:
             (folder / "generation-000004.h5").touch()
         world.Barrier()
+        if manner == "torn down once":  # by the launcher
+            leave("interrupted", "SIGTERM received", 143)
         start.leave(True, 0)
     if manner == "hang" and world.rank == 0 and not (folder / "result.json").exists():
         write("result.json", {"exit": "finished", "reason": "but never leaves", "metrics": {}})

@@ -53,8 +53,9 @@ def test_job_without_a_result_has_failed_whatever_mpirun_says(start: Start) -> N
     assert "left no result (mpirun: exit code 0)" in job.said()
 
 
-def test_a_job_that_vanished_is_started_again_from_its_newest_generation(start: Start) -> None:
-    job = start("vanish once", "--restarts", "3")
+@pytest.mark.parametrize("manner", ["vanish once", "torn down once"])
+def test_a_job_that_ended_unasked_is_started_again_from_its_newest_generation(start: Start, manner: str) -> None:
+    job = start(manner, "--restarts", "3")
     assert job.end(60) == 0, job.said()
     assert "started again, going on from generation 4 (restart 1 of 3)" in job.said()
     assert "restart 2" not in job.said()

@@ -1,4 +1,4 @@
-"""A thousand random schedules of faults: whatever goes wrong, what must hold does; see `chaos`.
+"""Hundreds of random schedules of faults: whatever goes wrong, what must hold does; see `chaos`.
 
 MPIPS_SEED begins with another, MPIPS_SCHEDULES has more of them; a failure says how to repeat it.
 """
@@ -16,7 +16,7 @@ import pytest
 from tests.recovery.chaos import Course, Violation, shrink
 from tests.recovery.schedules import Schedule, draw
 
-SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "600"))
 FIRST = int(os.environ.get("MPIPS_SEED", "1000"))
 BUNCHES = 10
 BUNCH = SCHEDULES // BUNCHES
