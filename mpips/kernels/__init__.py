@@ -6,10 +6,13 @@ across files. So the cache folder's name holds a digest of all of them, and of w
 
 import hashlib
 import os
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
+from numba.np import linalg
 
 CONSTANTS = ("comparisons", "metrics", "rule")  # modules whose constants and types are compiled in
 
@@ -29,4 +32,21 @@ def _cache_folder() -> Path:
     return folder
 
 
+def _find_blas_later() -> None:
+    """Have numba not import SciPy before a function needs its BLAS.
+
+    It does so when it loads its first function, only to know whether it could: a fifth of a second in every rank.
+    """
+    ensure = linalg.ensure_blas
+
+    def there() -> None:
+        linalg.ensure_blas = ensure
+        if find_spec("scipy") is None:
+            ensure()
+
+    if "numba.np.arraymath" not in sys.modules:
+        linalg.ensure_blas = there
+
+
 numba.config.CACHE_DIR = str(_cache_folder())
+_find_blas_later()
