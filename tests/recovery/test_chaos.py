@@ -1,4 +1,4 @@
-"""Hundreds of random schedules of faults: whatever goes wrong, what must hold does; see `chaos`.
+"""Thousands of random schedules of faults: whatever goes wrong, what must hold does; see `chaos`.
 
 MPIPS_SEED begins with another, MPIPS_SCHEDULES has more of them; a failure says how to repeat it.
 """
@@ -16,7 +16,7 @@ import pytest
 from tests.recovery.chaos import Course, Violation, shrink
 from tests.recovery.schedules import Schedule, draw
 
-SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "600"))
+SCHEDULES = int(os.environ.get("MPIPS_SCHEDULES", "2000"))
 FIRST = int(os.environ.get("MPIPS_SEED", "1000"))
 BUNCHES = 10
 BUNCH = SCHEDULES // BUNCHES
