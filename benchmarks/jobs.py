@@ -46,7 +46,7 @@ class Job:
     """
 
     def __init__(self, settings: Mapping[str, Any], job: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mpips-recovery-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="mpips-benchmark-"))
         self.run = self.folder / "run"
         self._metrics = Metrics(self.run / "metrics.jsonl")
         self.events: list[dict[str, Any]] = []

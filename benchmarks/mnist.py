@@ -13,6 +13,7 @@ python benchmarks/mnist.py --ways written one --passes 2
 import argparse
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness import report
@@ -58,7 +59,7 @@ def main() -> None:
         for way, of_way in runs.items():
             of_way.append(run(WAYS[way] | passes | {"data.seed": seed}))
             print(way, of_way[-1], file=sys.stderr)
-    means = {way: {name: round(sum(each[name] for each in of_way) / given.seeds, 4) for name in of_way[0]}
+    means = {way: {name: round(fmean(each[name] for each in of_way), 4) for name in of_way[0]}
              for way, of_way in runs.items()}  # fmt: skip
     first, *others = [means[way]["accuracy"] for way in runs]
     report(

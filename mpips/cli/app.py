@@ -19,11 +19,7 @@ Overrides = Annotated[
 Ranks = Annotated[int | None, typer.Option(min=1, help="Number of ranks; by default what the roles need.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
 Restarts = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="How often to start it again from its last checkpoint when it ends unasked.",
-    ),
+    int, typer.Option(min=0, help="How often to start it again from its last checkpoint when it ends unasked.")
 ]
 ResumeOrStart = Annotated[
     bool, typer.Option("--resume-or-start", help="Go on from the last checkpoint if there is one, else begin.")

@@ -56,8 +56,9 @@ class Speed:
 
     def at(self, event: Event) -> float:
         """The speed when a progress event was logged; 0: not known yet."""
+        own = float(event.get("examples_per_second") or 0.0)
         if event.get("time") is None or event.get("examples") is None:
-            return float(event.get("examples_per_second") or 0.0)
+            return own
         now, examples = event["time"], event["examples"]
         if not examples or (self._seen and examples < self._seen[-1][1]):  # it has not begun, or begins anew
             self._seen.clear()
@@ -65,7 +66,7 @@ class Speed:
         while self._seen[0][0] < now - SPEED_OVER:
             self._seen.popleft()
         since, before = self._seen[0]
-        return (examples - before) / (now - since) if now > since else float(event.get("examples_per_second") or 0.0)
+        return (examples - before) / (now - since) if now > since else own
 
 
 class Progress:

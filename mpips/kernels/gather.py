@@ -99,8 +99,9 @@ def read_range(words, header, cells, start, out):
     """Copy `out.size` cells from `start`; True when the shard was not written meanwhile."""
     before = words[header + VERSION]
     acquire()
-    for k in range(out.size):  # a slice on either side takes seconds to compile
-        out[k] = cells[start + k]
+    found = cells[start : start + out.size]
+    for k in range(out.size):  # assigned as a whole it takes seconds to compile
+        out[k] = found[k]
     acquire()
     return before & 1 == 0 and words[header + VERSION] == before
 

@@ -30,10 +30,10 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
     else:
         i, j, k = _by_shard(keys_a, values_a, keys_b, values_b, bits, keys, values)
     end = k + n - i
-    _copy(keys_a, i, keys, k, n - i)
-    _copy(keys_b, j, keys, end, m - j)
-    _copy_rows(values_a, i, values, k, n - i)
-    _copy_rows(values_b, j, values, end, m - j)
+    _copy(keys_a[i:], keys[k:])
+    _copy(keys_b[j:], keys[end:])
+    _copy_rows(values_a[i:], values[k:])
+    _copy_rows(values_b[j:], values[end:])
     return keys[: end + m - j], values[: end + m - j]
 
 
@@ -61,23 +61,23 @@ def union(keys_a, keys_b, bits):
             j += np.uint64(from_b)
             k += one
     end = k + n - i
-    _copy(keys_a, i, keys, k, n - i)
-    _copy(keys_b, j, keys, end, m - j)
+    _copy(keys_a[i:], keys[k:])
+    _copy(keys_b[j:], keys[end:])
     return keys[: end + m - j]
 
 
 @njit(nogil=True, cache=True)
-def _copy(source, start, target, place, count):
-    """So many elements; slices on both sides of an assignment take seconds to compile."""
-    for k in range(count):
-        target[place + k] = source[start + k]
+def _copy(source, target):
+    """To its beginning; to assign one slice to another takes seconds to compile."""
+    for k in range(source.size):
+        target[k] = source[k]
 
 
 @njit(nogil=True, cache=True)
-def _copy_rows(source, start, target, place, count):
-    for k in range(count):
+def _copy_rows(source, target):
+    for k in range(source.shape[0]):
         for j in range(source.shape[1]):
-            target[place + k, j] = source[start + k, j]
+            target[k, j] = source[k, j]
 
 
 @njit(nogil=True, cache=True)
