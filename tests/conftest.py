@@ -15,10 +15,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 from mpips.cli.launch import find
 
-MOST = 4  # processes that tests are spread over: those that start others all run in one of them
+FIRST = ("jobs", "clusters", "launches")  # groups of tests that start processes
+MOST = 4  # processes that tests are spread over
 
-# kernels compile at their first call
-settings.register_profile("mpips", deadline=None, print_blob=True)
+# kernels compile at their first call; fewer examples than usual, since every run draws others
+settings.register_profile("mpips", deadline=None, print_blob=True, max_examples=50)
 settings.load_profile("mpips")
 
 
@@ -37,13 +38,13 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def group_of(nodeid: str) -> str:
-    """Which tests one process of pytest's runs one after the other: all that start jobs; all on several hosts or under
-    Slurm, which wait for most of their time; else those of a module.
-    """
+    """Which tests one process of pytest's runs one after the other: of `FIRST`, or those of a module."""
     path = Path(nodeid.partition("::")[0])
-    if path.parts[1] in ("cli", "jobs") or path.name == "test_under_mpirun.py":
-        return "jobs"
-    return "clusters" if path.parts[1] in ("hosts", "slurm") else str(path)
+    if path.parts[1] in ("hosts", "slurm"):
+        return "clusters"
+    if path.parts[1] == "cli" or path.name == "test_under_mpirun.py":
+        return "launches"
+    return "jobs" if path.parts[1] == "jobs" else str(path)
 
 
 class ByGroup(LoadScopeScheduling):
@@ -61,9 +62,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs come first where tests are spread over processes: they take longest."""
+    """What takes longest comes first where tests are spread over processes."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: group_of(item.nodeid) != "jobs")
+        groups = {item: group_of(item.nodeid) for item in items}
+        items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
 
 
 @functools.cache
@@ -82,5 +84,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes that tests are spread over: none under mpirun, where all ranks run the same."""
-    return 0 if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ else min(os.cpu_count() or 1, MOST)
+    """Processes that tests are spread over: none under mpirun, where all ranks run the same; elsewhere one more than
+    there are cores, since jobs often wait.
+    """
+    return 0 if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ else min(1 + (os.cpu_count() or 1), MOST)
