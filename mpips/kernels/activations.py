@@ -106,7 +106,8 @@ def normalise_back(values, size, alpha, beta, squares, out, errors, back):
         for i in range(m):
             out[channel, i] = errors[channel, i] * squares[channel, i] ** values.dtype.type(-beta)
     for channel in range(channels):
-        back[channel] = out[channel]
+        for i in range(m):
+            back[channel, i] = out[channel, i]
         for other in range(max(0, channel - (size - 1 - half)), min(channels, channel + half + 1)):
             for i in range(m):
                 share = out[other, i] * values[other, i] / squares[other, i]
