@@ -87,4 +87,6 @@ def pytest_xdist_auto_num_workers() -> int:
     """Processes that tests are spread over: none under mpirun, where all ranks run the same; elsewhere one more than
     there are cores, since jobs often wait.
     """
-    return 0 if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ else min(1 + (os.cpu_count() or 1), MOST)
+    if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ:
+        return 0
+    return min(1 + (os.cpu_count() or 1), MOST)

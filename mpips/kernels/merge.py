@@ -1,13 +1,16 @@
 """Key lists of several workers to one: the union of their keys, the sums of their values."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 from mpips.kernels.partition import shard_of
 
+Array = np.ndarray[Any, Any]
 
-@njit(nogil=True, cache=True)
-def merge_sum(keys_a, values_a, keys_b, values_b, bits):
+
+def merge_sum(keys_a: Array, values_a: Array, keys_b: Array, values_b: Array, bits: int) -> tuple[Array, Array]:
     """Merge two key lists; a key of both gets the sum of its values, ``a + b``.
 
     Parameters
@@ -22,6 +25,29 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
     keys : (k,) uint64, the union in the same order.
     values : (k, width).
     """
+    merged: tuple[Array, Array] = _merge_sum(
+        _read_only(keys_a), _read_only(values_a), _read_only(keys_b), _read_only(values_b), bits
+    )
+    return merged
+
+
+def union(keys_a: Array, keys_b: Array, bits: int) -> Array:
+    """The union (k,) of two key lists, each as in `merge_sum`, in the same order."""
+    keys: Array = _union(_read_only(keys_a), _read_only(keys_b), bits)
+    return keys
+
+
+def _read_only(array: Array) -> Array:
+    """A view that can't be written to: for numba that is a type of its own, and messages can't be written to either, so
+    that one kernel is compiled instead of one for each combination.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(nogil=True, cache=True)
+def _merge_sum(keys_a, values_a, keys_b, values_b, bits):
     n, m, width = keys_a.size, keys_b.size, values_a.shape[1]
     keys = np.empty(n + m, np.uint64)
     values = np.empty((n + m, width), values_a.dtype)
@@ -38,8 +64,7 @@ def merge_sum(keys_a, values_a, keys_b, values_b, bits):
 
 
 @njit(nogil=True, cache=True)
-def union(keys_a, keys_b, bits):
-    """The union (k,) of two key lists, each as in `merge_sum`, in the same order."""
+def _union(keys_a, keys_b, bits):
     n, m = np.uint64(keys_a.size), np.uint64(keys_b.size)
     keys = np.empty(n + m, np.uint64)
     i, j, k, one = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(1)

@@ -2,12 +2,13 @@
 
 import os
 import signal
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mpips.cli.app import app
 from mpips.cli.launch import Launcher
 from mpips.trace import Trace, Update
 from tests.jobs.conftest import FOREVER, Start, options
@@ -19,11 +20,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def trace(job: Started, *arguments: str) -> str:
-    """What `mpips trace` says of a job."""
-    command = [mpips_run()[0], "trace", str(job.run), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What `mpips trace` says of a job; here, since another process would first have to start."""
+    done = CliRunner().invoke(app, ["trace", str(job.run), *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 class Updates:
