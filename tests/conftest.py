@@ -84,9 +84,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes that tests are spread over: none under mpirun, where all ranks run the same; elsewhere one more than
-    there are cores, since jobs often wait.
-    """
-    if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ:
-        return 0
-    return min(1 + (os.cpu_count() or 1), MOST)
+    """Processes that tests are spread over: none under mpirun, where all ranks run the same."""
+    return 0 if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ else min(os.cpu_count() or 1, MOST)

@@ -65,7 +65,7 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(changes=st.lists(st.tuples(CHANGES, st.booleans()), min_size=2, max_size=5), keep=st.integers(1, 3))
 def test_every_generation_is_whole_and_has_only_what_changed(tmp_path_factory, changes, keep):
     job = Job(tmp_path_factory.mktemp("run"))

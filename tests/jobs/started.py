@@ -14,9 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from mpips.cli.app import app
 from mpips.cli.cleanup import MARK, SHARED_MEMORY, shared_memory_of
 from mpips.cli.launch import AS_ROOT, COMPONENTS, OPEN_MPI, Launcher
 from mpips.cli.launch import SHARED_MEMORY as BACKING
+from mpips.errors import Error
 
 TOKEN = "MPIPS_TEST_JOB"
 DEADLINE = 60.0
@@ -66,6 +70,12 @@ def mpips_run(*arguments: str | Path) -> list[str]:
     command = shutil.which("mpips", path=str(Path(sys.executable).parent))
     assert command is not None, "mpips is not installed in the environment that runs these tests"
     return [command, "run", *map(str, arguments)]
+
+
+def asked(job: "Started", command: str, *arguments: str) -> str:
+    """What a command of `mpips` says of a job; run in this process, as another would first have to start."""
+    done = CliRunner().invoke(app, [command, str(job.run), *arguments])
+    return done.output + (str(done.exception) if isinstance(done.exception, Error) else "")
 
 
 def mpirun(launcher: Launcher, ranks: int, *program: str | Path, options: Sequence[str] = ()) -> list[str]:

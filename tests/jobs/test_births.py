@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.jobs.conftest import Start
-from tests.jobs.started import Started, mpips_run
+from tests.jobs.started import Started, asked, mpips_run
 
 JOB = Path(__file__).parents[2] / "inputs" / "flights-lr.toml"
 SETTINGS = (
@@ -35,13 +34,6 @@ def flights(start: Start, flights_cache: str) -> Callable[..., Started]:
         return job
 
     return begin
-
-
-def scale(job: Started, *sizes: str) -> str:
-    """What `mpips scale` says of a job."""
-    command = [mpips_run()[0], "scale", str(job.run), *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout + done.stderr
 
 
 def entry(job: Started, rank: int) -> dict[str, object]:
@@ -74,9 +66,9 @@ def goes_on(job: Started, lost: int) -> None:
 
 def test_a_new_process_takes_the_place_of_a_server_that_is_killed(flights: Callable[..., Started]) -> None:
     job = flights("fabric.separate_nodes=true")
-    said = scale(job, "servers=3")
+    said = asked(job, "scale", "servers=3")
     assert "3 servers need 1 spares, there are 0: have more started by mpips scale RUN spares=+1" in said
-    said = scale(job, "spares=+1")
+    said = asked(job, "scale", "spares=+1")
     assert f"done: 1 more spare: rank {RANKS}" in said, said
     assert entry(job, RANKS)["role"] == "spare"
     kill(job, 2)
@@ -90,9 +82,9 @@ def test_new_processes_come_after_deaths_and_take_every_role(flights: Callable[.
     job = flights()
     kill(job, 0)
     until_whole(job, 1)
-    assert f"done: 2 more spares: ranks {RANKS}, {RANKS + 1}" in scale(job, "spares=+2")
+    assert f"done: 2 more spares: ranks {RANKS}, {RANKS + 1}" in asked(job, "scale", "spares=+2")
     kill(job, RANKS)
     until_whole(job, 2)
-    assert f"done: 1 more spare: rank {RANKS + 2}" in scale(job, "spares=+1")
-    assert "done: 2 servers already; 1 to 2 workers" in scale(job, "servers=2", "workers=2")
+    assert f"done: 1 more spare: rank {RANKS + 2}" in asked(job, "scale", "spares=+1")
+    assert "done: 2 servers already; 1 to 2 workers" in asked(job, "scale", "servers=2", "workers=2")
     goes_on(job, 2)

@@ -2,34 +2,26 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 
 from mpips.checkpoint import generations
 from mpips.cli.launch import Launcher
 from tests.jobs.conftest import FOREVER, Start
-from tests.jobs.started import Started, mpips_run
+from tests.jobs.started import Started, asked
 
 SOON = 15.0
 pytestmark = pytest.mark.every_mpi
-
-
-def scale(job: Started, *sizes: str) -> str:
-    """What `mpips scale` says of a job."""
-    command = [mpips_run()[0], "scale", str(job.run), *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout + done.stderr
 
 
 def test_a_job_with_servers_and_spares_grows_and_shrinks_but_has_no_copies_and_gets_no_new_ranks(plain: Start) -> None:
     job: Started = plain(FOREVER, "roles.servers=2", "roles.spares=1", ranks=6)
     job.until_training(1)
     assert "no copies are kept and no spare replaces a rank" in job.notes()
-    assert "done: 2 to 3 servers" in scale(job, "servers=3")
+    assert "done: 2 to 3 servers" in asked(job, "scale", "servers=3")
     job.until_training(len(job.events("epoch")) + 1)
-    assert "done: 3 to 2 servers" in scale(job, "servers=2")
-    assert "new ranks take Open MPI 5 with ULFM" in scale(job, "spares=+1")
+    assert "done: 3 to 2 servers" in asked(job, "scale", "servers=2")
+    assert "new ranks take Open MPI 5 with ULFM" in asked(job, "scale", "spares=+1")
     os.kill(job.pid_of("spare"), signal.SIGKILL)
     assert job.end(SOON) != 0, job.said
 

@@ -6,24 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from mpips.cli.app import app
 from mpips.cli.launch import Launcher
 from mpips.trace import Trace, Update
 from tests.jobs.conftest import FOREVER, Start, options
-from tests.jobs.started import Started, mpips_run
+from tests.jobs.started import Started, asked, mpips_run
 
 JOB = Path(__file__).parents[2] / "inputs" / "flights-lr.toml"
 SETTINGS = ("checkpoint.folder=run", "algorithm.evaluate_every=0", FOREVER)
 pytestmark = pytest.mark.timeout(180)
-
-
-def trace(job: Started, *arguments: str) -> str:
-    """What `mpips trace` says of a job; here, since another process would first have to start."""
-    done = CliRunner().invoke(app, ["trace", str(job.run), *arguments])
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 class Updates:
@@ -54,13 +45,13 @@ def test_updates_are_shown_from_the_start_and_on_demand_and_by_the_copy_of_a_ser
     updates = Updates(job)
     job.until(lambda: updates.of(key), "an update of a key of the job file")
     assert updates.of(key)[0].before == [0.0]  # nothing was missed
-    shown = trace(job, "w", "carrier=UA", "--last", "5")
+    shown = asked(job, "trace", "w", "carrier=UA", "--last", "5")
     assert shown.count("carrier=UA") == 5
 
-    assert 'done: table "w": 2 keys are traced now' in trace(job, "w", "carrier=AA")
-    asked = next(other for other in job.events("trace")[-1]["keys"] if other != key)
-    job.until(lambda: updates.of(asked), "an update of a key that was asked for")
-    assert "carrier=AA" in trace(job, "w", "carrier=AA")
+    assert 'done: table "w": 2 keys are traced now' in asked(job, "trace", "w", "carrier=AA")
+    second = next(each for each in job.events("trace")[-1]["keys"] if each != key)
+    job.until(lambda: updates.of(second), "an update of a key that was asked for")
+    assert "carrier=AA" in asked(job, "trace", "w", "carrier=AA")
 
     if launcher.ulfm:
         (head,) = updates.servers(key)
@@ -70,7 +61,7 @@ def test_updates_are_shown_from_the_start_and_on_demand_and_by_the_copy_of_a_ser
             own = [update for update in updates.of(key) if update.server == server]
             gaps = [(one, other) for one, other in pairwise(own) if one.after != other.before and not other.missed]
             assert not gaps
-    assert "no keys are traced now" in trace(job, "w", "--stop")
+    assert "no keys are traced now" in asked(job, "trace", "w", "--stop")
     job.process.send_signal(signal.SIGINT)
     assert job.end() == 130, job.said
     assert "Traceback" not in job.said

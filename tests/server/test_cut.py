@@ -207,9 +207,9 @@ def counted(path):
     return [(int(values["rows"][0]), values["w"][:FEATURES], progress) for values, _, progress in all_generations(path)]
 
 
-@pytest.mark.parametrize("delay", [0, 3, None])
-def test_a_cut_has_the_workloads_that_it_calls_done_and_no_others(tmp_path, delay):
-    counts(tmp_path, 2, delay=delay)
+@pytest.mark.parametrize(("delay", "every"), [(0, 0.05), (3, 0.01), (None, 0.01)])
+def test_a_cut_has_the_workloads_that_it_calls_done_and_no_others(tmp_path, delay, every):
+    counts(tmp_path, 2, delay=delay, save_every=every)
     found = counted(tmp_path / "run")
     assert len(found) > 5
     train = EXAMPLES - EXAMPLES // 5
