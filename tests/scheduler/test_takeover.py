@@ -216,7 +216,7 @@ def test_the_scheduler_may_die_at_any_message_while_its_standby_gets_another_rol
     whole.simulation.at(0.1, lambda: sent.append(scheduler.sent))
     whole.simulation.at(0.2, lambda: sent.append(scheduler.sent))
     whole.run(LIMIT)
-    for last in range(sent[0], sent[1]):
+    for last in range(sent[0] + seed % 2, sent[1], 2):  # another run has the others
         print(f"rank 0 dies at message {last}")  # noqa: T201
         job = begin(str(last))
         job.simulation.kill_at_message(0, last)

@@ -221,14 +221,14 @@ def test_a_cut_has_the_workloads_that_it_calls_done_and_no_others(tmp_path, dela
 
 @pytest.mark.parametrize(("servers", "workers"), [(SERVERS, WORKERS), (2, 5), (4, 1)])
 def test_a_job_that_goes_on_from_a_cut_counts_every_example_once(tmp_path, servers, workers):
-    counts(tmp_path, 2, delay=3)
+    counts(tmp_path, 2, delay=3, save_every=0.03)
     whole = counted(tmp_path / "run")[-1]
     masters = sorted((tmp_path / "run").glob("generation-*.h5"))
     for master in masters[len(masters) // 2 :]:
         master.unlink()
     middle = counted(tmp_path / "run")[-1]
     assert 0 < middle[0] < whole[0]
-    counts(tmp_path, 3, servers=servers, workers=workers, resume=True, delay=3)
+    counts(tmp_path, 3, servers=servers, workers=workers, resume=True, delay=3, save_every=0.03)
     again = counted(tmp_path / "run")[-1]
     assert again[0] == whole[0]
     np.testing.assert_array_equal(again[1], whole[1])
