@@ -1,5 +1,6 @@
 """A job of simulated ranks: what goes wrong in it, and the course of its events."""
 
+import mmap
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,11 @@ T = TypeVar("T")
 
 BIRTH = (0.2, 1.0)  # seconds from when a process is started until it is ready
 DETECTION = (0.02, 0.045)  # seconds until a rank's death is seen, as measured for killed processes
+
+
+def _zeros(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Memory that is made when it is first used, which most of an arena never is; NumPy may clear all of it."""
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)[:size]
 
 
 class Simulation:
@@ -59,7 +65,7 @@ class Simulation:
         for rank, (node, size) in enumerate(zip(nodes, arenas, strict=True)):
             places[rank] = totals[node]
             totals[node] += size + -size % 4096
-        memories = {node: np.zeros(total, np.uint8) for node, total in totals.items()}
+        memories = {node: _zeros(total) for node, total in totals.items()}
         self.ranks = [
             SimFabric(self, rank, list(nodes), places, memories[node], size)
             for rank, (node, size) in enumerate(zip(nodes, arenas, strict=True))
@@ -228,7 +234,7 @@ class Simulation:
         size = parent.arena.size
         for number in range(len(self.ranks), rank + 1):  # those before it never came
             nodes = [*parent.nodes, *[parent.nodes[parent.rank]] * (number + 1 - len(parent.nodes))]
-            self.ranks.append(SimFabric(self, number, nodes, [0] * len(nodes), np.zeros(size, np.uint8), size))
+            self.ranks.append(SimFabric(self, number, nodes, [0] * len(nodes), _zeros(size), size))
             self.ranks[-1].dead = number < rank
         child = self.ranks[rank]
         child.parent = parent.rank
