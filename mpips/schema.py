@@ -103,8 +103,8 @@ def _struct(kind: type[msgspec.Struct], value: dict[str, Any], hook: Hook | None
 
 
 def _leaf(kind: Any, value: Any, hook: Hook | None, path: Path) -> Iterator[Mistake]:
-    if isinstance(value, float) and math.isnan(value):
-        yield Mistake(path, "must not be nan")
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Mistake(path, f"must be a number, got {value}")
         return
     try:
         msgspec.convert(value, kind, dec_hook=hook)
@@ -163,12 +163,12 @@ def _is_struct(kind: Any) -> typing.TypeGuard[type[msgspec.Struct]]:
 def _described(kind: Any) -> str:
     bare = _bare(kind)
     if get_origin(bare) in (Union, types.UnionType):
-        return _either([_described(part) for part in get_args(bare) if part is not type(None)])
+        return _either(list(dict.fromkeys(_described(part) for part in get_args(bare) if part is not type(None))))
     if get_origin(bare) is Literal:
         return _either([_shown(name) for name in get_args(bare)])
     if get_origin(bare) in (list, tuple):
-        text = f"an array, each {_described(get_args(bare)[0])}"
-    elif _is_struct(bare) or get_origin(bare) is dict or bare is dict:
+        return f"an array{_limits(kind)}, each {_described(get_args(bare)[0])}"
+    if _is_struct(bare) or get_origin(bare) is dict or bare is dict:
         text = "a table"
     else:
         plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

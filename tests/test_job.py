@@ -140,7 +140,7 @@ class TestMistakes:
 
     def test_not_a_number_is_refused(self) -> None:
         assert mistakes_of(GOOD, "checkpoint.every=nan") == [
-            "--set checkpoint.every=nan: checkpoint.every: must not be nan"
+            "--set checkpoint.every=nan: checkpoint.every: must be a number, got nan"
         ]
 
     def test_text_that_is_not_toml_is_placed(self) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mpips.job import JobFileError, load
 from mpips.start import plan_of
@@ -105,6 +106,12 @@ def test_a_layer_that_is_wrong_is_told_with_its_place(old: str, new: str, place:
         ('data.format="folders"', "images.height and images.width are missing"),
         ('data.files=["nothing.gz"]', "nothing.gz can't be read: No such file"),
         ('data.images.memory="much"', "data.images.memory: must be a size above 0"),
+        ("data.images.shift=inf", "data.images.shift: must be a number, got inf"),
+        ("data.images.bend=1e39", "data.images.bend: must be a number ≥ 0 and ≤ 10000, got 1e+39"),
+        ("tables.connected1={rows=2}", "tables.connected1: is the name of a table that the network makes"),
+        ("algorithm.neural.warmup=5", "algorithm.neural.warmup: must be at most algorithm.passes, which is 3; got 5"),
+        ('algorithm.neural.layers=[{layer="relu"}]', "layers[0]: the network ends with 1×12×12 numbers"),
+        ('data.files=["*-images-*"]', "t10k-images-idx3-ubyte.gz: is both in data.files and in"),
     ],
 )
 def test_what_does_not_go_together_is_told(override: str, text: str) -> None:
@@ -113,8 +120,22 @@ def test_what_does_not_go_together_is_told(override: str, text: str) -> None:
 
 
 def test_labels_that_are_missing_are_told(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    [found] = mistakes_of(GOOD)
+    assert "data.test_files: " in found
+    assert "t10k-labels-idx1-ubyte.gz: cannot be read" in found
     (folder / "train-labels-idx1-ubyte.gz").unlink()
-    assert any("train-labels-idx1-ubyte.gz: cannot be read" in mistake for mistake in mistakes_of(GOOD))
+    [found] = mistakes_of(GOOD)
+    assert "data.files: " in found
+
+
+def test_layers_that_fit_must_learn_something(folder: Path) -> None:
+    for name in ("red", "green", "blue"):
+        (folder / "colours" / name).mkdir(parents=True)
+        Image.new("RGB", (1, 1), name).save(folder / "colours" / name / "one.png")
+    data = 'data={format="folders", files=["colours"], images={channels=3, height=1, width=1}}'
+    [found] = mistakes_of(GOOD, data, 'algorithm.neural.layers=[{layer="relu"}]')
+    assert "algorithm.neural.layers: has no layer that can learn: convolution or connected" in found
 
 
 def test_a_linear_model_still_needs_its_table() -> None:

@@ -308,7 +308,7 @@ def _draw_saved(axes: Axes, histories: Sequence[History], colours: Sequence[Colo
             labels = [_amount(value) + share if value else "" for value, share in zip(values, shares, strict=True)]
             axes.bar_label(bars, labels, padding=3)
             axes.margins(x=0.35)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.xaxis.set_major_formatter(EngFormatter("B"))
@@ -343,7 +343,7 @@ def _amount(size: float) -> str:
 
 def _head(picture: Figure, histories: Sequence[History], colours: Sequence[Colour]) -> None:
     """The runs' names and final figures above the panels: a title, or for several runs a legend."""
-    titles = [textwrap.fill(_plain(" · ".join([history.name, *_figures(history)])), 100) for history in histories]
+    titles = [textwrap.fill(plain(" · ".join([history.name, *_figures(history)])), 100) for history in histories]
     picture.set_figheight(picture.get_figheight() + LINE * sum(1 + title.count("\n") for title in titles))
     if len(histories) == 1:
         picture.suptitle(titles[0], x=0.01, ha="left", fontsize=9)
@@ -363,7 +363,7 @@ def _figures(history: History) -> Iterator[str]:
         yield f"{history.duration:,.1f} s"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     r"""A text in which "$" does not begin a formula."""
     return text.replace("$", r"\$")
 

@@ -51,7 +51,7 @@ def plot(
         typer.echo(f"wrote {path}")
     if len(histories) > 1:
         screen().print(_table(histories))
-    elif histories[0].confusion:
+    elif histories[0].confusion or "accuracy" in histories[0].metrics:
         _draw_wrong(folders[0], histories[0].name, target)
 
 
@@ -68,7 +68,7 @@ def _draw_wrong(folder: Path, name: str, target: Path) -> None:
     except Error as error:
         typer.echo(f"mpips: {error}: the images that are taken for another class are not drawn", err=True)
         return
-    for path in save(figure(name, wrong, network.classes), target, "wrong"):
+    for path in save(figure(name, wrong, network.classes, ink=network.format == "idx"), target, "wrong"):
         typer.echo(f"wrote {path}")
 
 

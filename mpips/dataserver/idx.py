@@ -3,6 +3,7 @@ gzipped.
 """
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read(path: Path) -> NDArray[np.uint8]:
     """
     content = _read(path, -1)
     sizes, start = _header(path, content)
-    count = int(np.prod(sizes))
+    count = math.prod(sizes)
     if len(content) - start != count:
         raise DataError(
             f"{path}: {len(content) - start:,} bytes follow the header, which tells {count:,}: is it whole?"

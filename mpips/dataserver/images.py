@@ -19,6 +19,7 @@ from mpips.kernels.distort import distort
 
 Pixels = NDArray[np.uint8]
 
+SEEDS = 2**63
 ORDERS = 3  # epochs whose order is remembered: batches of two are asked for at a time
 
 
@@ -109,17 +110,17 @@ class ImagePart:
     def __init__(self, spec: DataSpec, base: Path, part: int, parts: int, threads: int) -> None:
         assert spec.images is not None
         kind = kind_of(spec, base)
-        train, test = (load(spec, base, kind, of_test, threads) for of_test in (False, True))
-        self._images, self._labels = train.images[part::parts], train.labels[part::parts]
-        self._test_images, self._test_labels = test.images[part::parts], test.labels[part::parts]
+        train, test = (load(spec, base, kind, of_test, part, parts, threads) for of_test in (False, True))
+        self._images, self._labels = train.images, train.labels
+        self._test_images, self._test_labels = test.images, test.labels
         self._shape = kind.channels, kind.height, kind.width
         self._batch = spec.batch
         self._seed = spec.seed, part
         self._orders: dict[int, NDArray[np.int64]] = {}
-        self._variants = Variants(spec.images, self._images, spec.seed * parts + part, threads)
+        self._variants = Variants(spec.images, self._images, (spec.seed * parts + part) % SEEDS, threads)
         self.train, self.test = (-(-count // spec.batch) for count in (self._labels.size, self._test_labels.size))
         self.train_rows, self.test_rows = self._labels.size, self._test_labels.size
-        self.skipped = (train.skipped + test.skipped) if part == 0 else 0
+        self.skipped = train.skipped + test.skipped
         self.features = len(kind.classes)
 
     def size(self, batch: int) -> int:

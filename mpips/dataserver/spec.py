@@ -10,7 +10,7 @@ from mpips.comparisons import IS_ONE, SIGNS
 from mpips.quantities import Size
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-NotBelow0 = Annotated[float, msgspec.Meta(ge=0)]
+Pixels = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Field = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
 
@@ -92,12 +92,12 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     channels: Literal[1, 3] = 1
     height: Count | None = None
     width: Count | None = None
-    shift: NotBelow0 = 0.0
+    shift: Pixels = 0.0
     turn: Annotated[float, msgspec.Meta(ge=0, le=180)] = 0.0
     scale: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     mirror: bool = False
-    bend: NotBelow0 = 0.0
-    smooth: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    bend: Pixels = 0.0
+    smooth: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 4.0
     variants: Annotated[int, msgspec.Meta(ge=0)] = 0
     memory: Size = Size(256 << 20)
 
@@ -118,7 +118,7 @@ class DataSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     test: TestSplit | None = None
     test_files: tuple[Name, ...] = ()
     batch: Annotated[int, msgspec.Meta(ge=1, le=2**24)] = 1024
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 1
     malformed: Literal["error", "skip"] = "error"
     cache: Name | None = None
 

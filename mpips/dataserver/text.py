@@ -45,25 +45,26 @@ class Chunk(NamedTuple):
     first_line: int
 
 
-def find_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
-    """The files that `patterns` (paths or globs, relative to `base`) name, in that order, each once.
+def find_files(patterns: tuple[str, ...], base: Path, folders: bool = False) -> list[Path]:
+    """The files, or the `folders`, that `patterns` (paths or globs, relative to `base`) name, in that order, each once.
 
     Raises
     ------
     DataError
-        A pattern names nothing, or a folder.
+        A pattern names nothing, or a folder where files are wanted.
     """
     files: dict[Path, None] = {}
     for pattern in patterns:
         path = base / pattern
-        if path.is_dir():
+        if path.is_dir() and not folders:
             raise DataError(f'{path}: is a folder; to read all files in it write "{pattern.rstrip("/")}/*"')
         found = [path]
         if not path.exists():
             names = sorted(glob.glob(pattern, root_dir=base, recursive=True))
-            found = [base / name for name in names if not (base / name).is_dir()]
+            found = [base / name for name in names if (base / name).is_dir() == folders]
         if not found:
-            raise DataError(f"{path}: no such file (data.files and data.test_files are relative to {base})")
+            kind = "folder" if folders else "file"
+            raise DataError(f"{path}: no such {kind} (data.files and data.test_files are relative to {base})")
         files.update(dict.fromkeys(found))
     return list(files)
 

@@ -8,14 +8,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from mpips import rule
-from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of
+from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of, weights_of
 from mpips.dataserver.errors import DataError
 from mpips.dataserver.spec import IMAGES, DataSpec
 from mpips.errors import Error
@@ -155,7 +156,9 @@ def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterat
         ]
         yield from unreadable
         if data.has_images and not unreadable:
-            yield from _network(base, data, {} if "algorithm" in wrong else content.get("algorithm", {}))
+            tables = content.get("tables")
+            algorithm = {} if "algorithm" in wrong else content.get("algorithm", {})
+            yield from _network(base, data, algorithm, tables if isinstance(tables, dict) else ())
     if isinstance(content.get("python"), str):
         trouble = _run_python(base / content["python"])
         if trouble is not None:
@@ -194,35 +197,52 @@ def _filters(name: str, section: dict[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("tables", name, key), str(error))
 
 
-def _network(base: Path, data: DataSpec, algorithm: dict[str, Any]) -> Iterator[Mistake]:
-    """Images that can't be told, and layers that don't fit to each other."""
+def _network(base: Path, data: DataSpec, algorithm: dict[str, Any], tables: Collection[str]) -> Iterator[Mistake]:
+    """Images that can't be told, layers that don't fit to each other, and what else a network can't do."""
     from mpips.dataserver.image_files import kind_of
 
     try:
+        place = "files"
+        kind = kind_of(structs.replace(data, test_files=()), base)
+        place = "test_files"
         kind = kind_of(data, base)
     except DataError as error:
-        yield Mistake(("data", "files"), str(error))
+        yield Mistake(("data", place), str(error))
         return
-    if "neural" in algorithm:
-        layers = msgspec.convert(algorithm["neural"], NeuralSettings).layers
-        try:
-            shapes_of(layers, Shape(*kind[:3]), len(kind.classes))
-        except LayerError as error:
-            own = algorithm["neural"]["layers"][error.index]
-            key = (error.key,) if error.key in own else ()
-            yield Mistake(("algorithm", "neural", "layers", error.index, *key), str(error))
+    if "neural" not in algorithm:
+        return
+    settings = msgspec.convert(algorithm["neural"], NeuralSettings)
+    passes = algorithm.get("passes", 1)
+    if settings.warmup > passes:
+        text = f"must be at most algorithm.passes, which is {passes}; got {settings.warmup:g}"
+        yield Mistake(("algorithm", "neural", "warmup"), text)
+    try:
+        shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
+    except LayerError as error:
+        own = algorithm["neural"]["layers"][error.index]
+        key = (error.key,) if error.key in own else ()
+        yield Mistake(("algorithm", "neural", "layers", error.index, *key), str(error))
+        return
+    names = [weights.name for weights in weights_of(settings.layers, shapes, data.batch)]
+    if not names:
+        yield Mistake(("algorithm", "neural", "layers"), "has no layer that can learn: convolution or connected")
+    for name in names:
+        if name in tables:
+            yield Mistake(("tables", name), "is the name of a table that the network makes: use another")
 
 
 def _unreadable(base: Path, pattern: str, folders: bool) -> Iterator[str]:
     """What keeps the files of a pattern from being read."""
-    if folders:
-        if not (base / pattern).is_dir():
-            yield f"{base / pattern} is no folder"
-        return
-    found = glob.glob(pattern, root_dir=base, recursive=True) if glob.has_magic(pattern) else [pattern]
+    found = [pattern]
+    if glob.has_magic(pattern) and not (base / pattern).exists():
+        names = glob.glob(pattern, root_dir=base, recursive=True)
+        found = sorted(name for name in names if (base / name).is_dir() == folders)
     if not found:
-        yield f'no file matches "{pattern}" in {base}'
-    for name in sorted(found):
+        yield f'no {"folder" if folders else "file"} matches "{pattern}" in {base}'
+    if folders:
+        yield from (f"{base / name} is no folder" for name in found if not (base / name).is_dir())
+        return
+    for name in found:
         try:
             with open(base / name, "rb") as file:
                 if not file.read(1):

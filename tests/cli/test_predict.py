@@ -97,12 +97,22 @@ def test_a_plot_shows_the_images_that_are_taken_for_another_class(trained, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "plot.svg", "wrong.png", "wrong.svg"]
     network = network_of(folder)
     wrong = network.wrong()
-    picture = figure("run", wrong, network.classes)
+    picture = figure("run", wrong, network.classes, ink=True)
     titles = [axes.get_title() for axes in picture.axes if axes.get_title()]
     pairs = zip(wrong.labels, wrong.taken_for, strict=True)
-    assert sorted(titles) == sorted(f"{network.classes[label]} → {network.classes[other]}" for label, other in pairs)
+    assert sorted(titles) == sorted(f"{network.classes[label]}\n→ {network.classes[other]}" for label, other in pairs)
     none = Wrong(wrong.images[:0], wrong.labels[:0], wrong.taken_for[:0], 90)
-    save(figure("run", none, network.classes), tmp_path, "none")
+    save(figure("run", none, network.classes, ink=True), tmp_path, "none")
+
+
+def test_of_many_wrong_images_some_of_all_classes_are_drawn_with_names_that_have_room(tmp_path, rng) -> None:
+    labels = np.repeat(np.arange(3), 100)
+    wrong = Wrong(rng.integers(0, 256, (300, 1, 6, 6)).astype(np.uint8), labels, (labels + 1) % 3, 1000)
+    picture = figure("US$ and C$", wrong, ["golden_retriever", "$", "cat"], ink=False)
+    titles = {axes.get_title() for axes in picture.axes if axes.get_title()}
+    assert titles == {"golden_r…\n→ \\$", "\\$\n→ cat", "cat\n→ golden_r…"}
+    assert "100 of them are shown" in picture.get_suptitle()
+    save(picture, tmp_path, "wrong")
 
 
 def test_a_plot_goes_without_them_when_the_images_are_gone(trained, tmp_path, data) -> None:

@@ -63,16 +63,45 @@ def test_labels_lie_beside_their_images(tmp_path):
         kind_of(spec_of(), tmp_path)
 
 
-def test_labels_must_be_as_many_as_images_and_known_from_training(tmp_path):
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.full(90, 3, np.uint8), "the label 3 is none of the training images'"),
+        (np.zeros(80, np.uint8), "80 labels for 90 images"),
+        (np.zeros((90, 2), np.uint8), "180 labels for 90 images"),
+    ],
+)
+def test_labels_must_be_as_many_as_images_and_known_from_training(tmp_path, labels, said):
     write_shapes(tmp_path)
     kind = kind_of(spec_of(), tmp_path)
     assert kind == (1, SIDE, SIDE, ["0", "1", "2"])
-    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.full(90, 3, np.uint8))
-    with pytest.raises(DataError, match="the label 3 is none of the training images'"):
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", labels)
+    with pytest.raises(DataError, match=said):
+        kind_of(spec_of(), tmp_path)
+    with pytest.raises(DataError, match=said):
         load(spec_of(), tmp_path, kind, test=True)
-    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(80, np.uint8))
-    with pytest.raises(DataError, match="80 labels for 90 images"):
-        load(spec_of(), tmp_path, kind, test=True)
+
+
+def test_a_file_whose_labels_would_be_itself_is_refused(tmp_path):
+    write_shapes(tmp_path)
+    (tmp_path / TRAIN).rename(tmp_path / "digits.gz")
+    with pytest.raises(DataError, match=r'digits\.gz: there must be "images" or "idx3" in its name'):
+        kind_of(spec_of(files=("digits.gz",)), tmp_path)
+
+
+def test_images_of_one_class_are_nothing_to_learn(tmp_path):
+    write_shapes(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(300, np.uint8))
+    with pytest.raises(DataError, match="all images are of one class"):
+        kind_of(spec_of(test_files=()), tmp_path)
+
+
+def test_nothing_is_trained_and_tested_on(tmp_path, pictures):
+    write_shapes(tmp_path)
+    with pytest.raises(DataError, match=rf"{TEST}: is both in data.files and in data.test_files"):
+        kind_of(spec_of(files=("*-images-*",)), tmp_path)
+    with pytest.raises(DataError, match=r"pictures: is both in"):
+        kind_of(folder_spec(test_files=("pictures/../pictures",)), pictures)
 
 
 def test_images_of_other_sizes_do_not_belong_together(tmp_path):
@@ -139,13 +168,67 @@ def test_a_damaged_image_is_named_or_left_out(pictures):
     assert load(spec, pictures, kind, test=False).skipped == 1
     part = ImagePart(spec, pictures, 0, 1, 1)
     assert (part.train_rows, part.skipped) == (3, 1)
+    parts = [ImagePart(folder_spec(malformed="skip", test=TestSplit(every=2)), pictures, n, 2, 1) for n in range(2)]
+    assert sum(part.train_rows + part.test_rows for part in parts) == 3
+    assert sum(part.skipped for part in parts) == 1
+
+
+def test_what_is_hidden_is_no_image(pictures):
+    for name in ("cats/._a.png", "cats/.ipynb_checkpoints/a.png", ".cache/b.png", "dogs/folder.png/x.txt"):
+        path = pictures / "pictures" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no image")
+    kind = kind_of(folder_spec(), pictures)
+    assert load(folder_spec(), pictures, kind, test=False).labels.tolist() == [0, 0, 1]
+
+
+def test_classes_are_those_of_all_training_folders(pictures):
+    (pictures / "pictures2" / "birds").mkdir(parents=True)
+    Image.new("RGB", (8, 6), "red").save(pictures / "pictures2/birds/r.png")
+    for spec in (folder_spec(files=("pictures", "pictures2")), folder_spec(files=("pict*",))):
+        kind = kind_of(spec, pictures)
+        assert kind.classes == ["birds", "cats", "dogs"]
+        assert load(spec, pictures, kind, test=False).labels.tolist() == [1, 1, 2, 0]
+
+
+def test_an_image_is_turned_as_it_is_to_be_seen(tmp_path):
+    upright = np.zeros((8, 6), np.uint8)
+    upright[0] = 255
+    lying, how = Image.fromarray(np.rot90(upright)), Image.Exif()
+    how[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    lying.save(tmp_path / "x.png", exif=how)
+    assert (folders.decode(tmp_path / "x.png", 1, 8, 6)[0] == upright).all()
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    ink = np.zeros((6, 8, 4), np.uint8)
+    ink[2, :, 3] = 255
+    Image.fromarray(ink, "RGBA").save(tmp_path / "colour.png")
+    Image.fromarray(ink[:, :, 2:], "LA").save(tmp_path / "grey.png")
+    Image.fromarray(ink, "RGBA").quantize(4).save(tmp_path / "palette.png")
+    due = np.full((6, 8), 255)
+    due[2] = 0
+    for name in ("colour", "grey", "palette"):
+        assert (folders.decode(tmp_path / f"{name}.png", 1, 6, 8)[0] == due).all(), name
+        assert (folders.decode(tmp_path / f"{name}.png", 3, 6, 8) == due).all(), name
+
+
+def test_of_16_bits_the_upper_8_count(tmp_path):
+    ramp = np.arange(48, dtype=np.uint16).reshape(6, 8) << 10
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    Image.fromarray(ramp).save(tmp_path / "x.tiff")
+    (tmp_path / "x.pgm").write_bytes(b"P5 8 6 65535\n" + ramp.astype(">u2").tobytes())
+    for name in ("x.png", "x.tiff", "x.pgm"):
+        assert (folders.decode(tmp_path / name, 1, 6, 8)[0] == ramp >> 8).all(), name
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "y.tiff")
+    with pytest.raises(DataError, match=r"y\.tiff: can't be read as an image: its pixels are not of 8 or 16 bits"):
+        folders.decode(tmp_path / "y.tiff", 1, 6, 8)
 
 
 def test_folders_that_are_no_classes_are_said(pictures):
     (pictures / "tests" / "birds").mkdir(parents=True)
-    kind = kind_of(folder_spec(), pictures)
     with pytest.raises(DataError, match='the class "birds" is not among those of the training images'):
-        load(folder_spec(test_files=("tests",)), pictures, kind, test=True)
+        kind_of(folder_spec(test_files=("tests",)), pictures)
     (pictures / "empty").mkdir()
     with pytest.raises(DataError, match="has no folders"):
         kind_of(folder_spec(files=("empty",)), pictures)

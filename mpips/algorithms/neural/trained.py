@@ -50,6 +50,7 @@ class Trained:
     ----------
     image : the shape of what it takes.
     classes : their names.
+    format : of the data that it was trained on.
 
     Raises
     ------
@@ -66,6 +67,7 @@ class Trained:
         layers = msgspec.convert(about["layers"], tuple[AnyLayer, ...])
         self.image = Shape(*about["image"])
         self.classes: list[str] = about["classes"]
+        self.format: str = about["data"]["format"]
         self._about = about
         shapes = shapes_of(layers, self.image, len(self.classes))
         weights = weights_of(layers, shapes, 1)
