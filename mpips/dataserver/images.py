@@ -146,8 +146,8 @@ class ImagePart:
         order = self._orders.get(epoch)
         if order is None:
             order = np.random.default_rng([*self._seed, epoch]).permutation(self.train_rows)
-            self._orders[epoch] = order
-            self._orders = {known: self._orders[known] for known in sorted(self._orders)[-ORDERS:]}
+            orders = self._orders | {epoch: order}  # other threads may do the same
+            self._orders = {known: orders[known] for known in sorted(orders)[-ORDERS:]}
         return order
 
     def close(self) -> None:

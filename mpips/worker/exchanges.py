@@ -95,14 +95,19 @@ class Exchanges:
         ArenaFull
             when it is too small.
         """
-        places: dict[int, int] = {}
+        arrays = {id(array): array for array in to.values()}
+        places = {which: self._room(array.nbytes) for which, array in arrays.items()}
+        if key[0] < self._era:  # which came while there was no room
+            for offset in places.values():
+                self._fabric.space.free(offset)
+            return
+        for which, offset in places.items():
+            array = arrays[which]
+            laid = self._fabric.arena[offset : offset + array.nbytes]
+            laid.view(array.dtype).reshape(array.shape)[...] = array
+            self._readers[offset] = set()
         for rank, array in to.items():
-            offset = places.get(id(array))
-            if offset is None:
-                offset = places[id(array)] = self._room(array.nbytes)
-                laid = self._fabric.arena[offset : offset + array.nbytes]
-                laid.view(array.dtype).reshape(array.shape)[...] = array
-                self._readers[offset] = set()
+            offset = places[id(array)]
             self._numbers += 1
             self._laid[self._numbers], self._to[self._numbers] = offset, rank
             self._readers[offset].add(self._numbers)

@@ -8,12 +8,14 @@ import pytest
 
 from mpips.algorithms.neural import layers as at_work
 from mpips.algorithms.neural.job import JobNetwork
+from mpips.algorithms.neural.model import Model
 from mpips.algorithms.neural.network import Network, alone
 from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of, weights_of
-from mpips.algorithms.neural.training import rate_at
+from mpips.algorithms.neural.training import Training, rate_at
 from mpips.dataserver.image_batch import ImageBatch
 from mpips.dataserver.images import ImagePart
 from mpips.plan import MB, Memory, Plan
+from mpips.scheduler.work import Work
 from mpips.views.view import Roles
 from tests.images import SIDE
 from tests.simulated import PLACES, SLOW, SimulatedJob
@@ -184,7 +186,8 @@ def plan_of(data, in_step=True, passes=4, neural=None, **settings):
     chosen = settings_of(**{**usual, **(neural or {})})
     shapes = shapes_of(chosen.layers, Shape(1, SIDE, SIDE), CLASSES)
     weights = weights_of(chosen.layers, shapes, spec.batch)
-    network = JobNetwork(chosen, shapes, weights, ["bar", "pole", "square"], passes, in_step, spec, folder)
+    delay = settings.get("delay", 0 if in_step else None)
+    network = JobNetwork(chosen, shapes, weights, ["bar", "pole", "square"], passes, delay, spec, folder)
     return network, Plan(
         **{
             "program": network.train,
@@ -194,7 +197,7 @@ def plan_of(data, in_step=True, passes=4, neural=None, **settings):
             "roles": Roles(servers=2, data_servers=1, workers=1),
             "passes": passes,
             "seed": 3,
-            "delay": 0 if in_step else None,
+            "delay": delay,
             "classes": CLASSES,
             "memory": Memory(server=4 * MB, data_server=4 * MB, worker=4 * MB),
             "threads": 1,
@@ -318,6 +321,41 @@ def test_what_is_evaluated_is_what_the_servers_have(data, tmp_path):
         images = ImageBatch.unpack(blob)
         np.add.at(expected, (images.labels, alone(plain.scores(images.images)).argmax(axis=0)), 1)
     assert (counts == expected).all()
+
+
+@pytest.mark.parametrize(("delay", "workers"), [(0, 4), (1, 8), (3, 2)])
+def test_what_may_be_missing_is_bounded(data, tmp_path, monkeypatch, delay, workers):
+    """Batches that were over before the weights were read that another one begins with are in them."""
+    over, began, known, missing = {}, {}, {}, []
+    pull, meet, learn, trained = Model.pull, Model.meet, Training._learn, Work._trained
+
+    def note_pull(self):
+        began[self] = sum(over.values())
+        pull(self)
+
+    def note_meet(self, wait):
+        pulls = self._pulls
+        meet(self, wait)
+        if pulls and not self._pulls:
+            known[self] = began[self]
+
+    def note_learn(self, *arguments):
+        missing.append(sum(over.values()) - known[self._model])
+        return learn(self, *arguments)
+
+    def note_trained(self, ledger, done, message, now):
+        over[done.workload.number] = len(done.workload.batches)
+        return trained(self, ledger, done, message, now)
+
+    monkeypatch.setattr(Model, "pull", note_pull)
+    monkeypatch.setattr(Model, "meet", note_meet)
+    monkeypatch.setattr(Training, "_learn", note_learn)
+    monkeypatch.setattr(Work, "_trained", note_trained)
+    roles = Roles(servers=2, data_servers=1, workers=workers)
+    _, plan = plan_of(data, delay=delay, run=tmp_path, roles=roles)
+    assert result_of(run(plan, "nodes of their own"))["exit"] == "finished"
+    assert len(missing) == sum(over.values()) > 30
+    assert max(missing) <= delay + 1
 
 
 @pytest.mark.parametrize("role", ["server", "worker", "data server", "scheduler"])

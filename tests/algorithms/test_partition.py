@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from mpips.algorithms.neural.network import Network, alone
 from mpips.algorithms.neural.partition import Box, shares, split, whole
 from mpips.algorithms.neural.relay import Swap, Work
 from mpips.algorithms.neural.settings import Shape, shapes_of, weights_of
+from mpips.plan import MB, Memory
+from mpips.rank.rank import Rank
 from mpips.views.view import Roles
 from tests.algorithms.test_neural import (
     ALL_KINDS,
@@ -19,6 +22,7 @@ from tests.algorithms.test_neural import (
     STACKS,
     noting,
     plan_of,
+    result_of,
     run,
     settings_of,
     weights_at_servers,
@@ -169,6 +173,25 @@ def test_teams_learn(data, tmp_path, nodes, in_flight):
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert metrics["accuracy"] > 0.9
     assert np.sum(metrics["confusion"]) == 90
+
+
+@pytest.mark.parametrize("threads", [(8, 1), (1, 8)])
+def test_members_may_have_other_numbers_of_cores(data, tmp_path, monkeypatch, threads):
+    """What fits into an arena is what is given for the steps in flight, not for one step of each thread."""
+    own = Rank._threads
+
+    def given(self):
+        workers = self.view.groups["train"]
+        return threads[workers.index(self._fabric.rank)] if self._fabric.rank in workers else own(self)
+
+    monkeypatch.setattr(Rank, "_threads", given)
+    layers = [{"layer": "convolution", "channels": 32, "size": 3}, {"layer": "relu"}, {"layer": "connected"}]
+    memory = Memory(server=4 * MB, data_server=4 * MB, worker=192 << 10)
+    neural = {"layers": layers, "step": 5, "threads": 0}
+    spec, folder = data
+    larger = structs.replace(spec, batch=40), folder
+    _, plan = team_plan(larger, 2, in_step=False, passes=1, run=tmp_path, neural=neural, memory=memory)
+    assert result_of(run(plan))["exit"] == "finished"
 
 
 @pytest.mark.parametrize("spares", [0, 1])

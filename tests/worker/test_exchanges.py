@@ -167,3 +167,24 @@ def test_a_team_that_has_another_member_begins_anew():
         return True
 
     assert all(live("one node", main))
+
+
+def test_what_finds_room_when_its_era_is_over_is_not_given():
+    def main(fabric, exchanges):
+        if fabric.rank == 0:
+            for turn in range(3):
+                exchanges.give((0, turn), {2: np.empty(20 * KB, np.uint8)})
+
+            def regroup():
+                if fabric.now() > 0.01 and exchanges.unread:
+                    exchanges.begin(1)
+                    exchanges.viewed([2])
+                return False
+
+            fabric.background.append(regroup)
+            exchanges.give((0, 3), {1: np.empty(20 * KB, np.uint8), 2: np.empty(8, np.uint8)})
+            return fabric.space.used, exchanges.unread
+        rest(fabric, 0.1)
+        return None
+
+    assert live("one node", main)[0] == (0, 0)

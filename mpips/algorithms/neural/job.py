@@ -10,6 +10,7 @@ import msgspec
 
 from mpips.algorithms.neural.settings import NeuralSettings, Shape, Weights, shapes_of, weights_of
 from mpips.dataserver.spec import DataSpec
+from mpips.plan import Delay
 from mpips.rule import fitted
 from mpips.table import Normal, TableSpec
 
@@ -26,8 +27,7 @@ class JobNetwork:
     settings, shapes, weights : the network.
     names : of the classes.
     passes : epochs in all, which the rate depends on.
-    in_step : whether a batch is to begin with all that was pushed before it was handed out; else with a pull that was
-        made while the batch before was computed.
+    delay : batches that may be missing from the weights that one begins with, as `mpips.plan.Plan` has it.
     data, base : the images, and the folder that their paths are relative to.
     """
 
@@ -36,7 +36,7 @@ class JobNetwork:
     weights: list[Weights]
     names: list[str]
     passes: int
-    in_step: bool
+    delay: Delay
     data: DataSpec
     base: Path
 
@@ -104,5 +104,5 @@ def network_of(job: "Job") -> JobNetwork | None:
     kind = kind_of(job.data, job.base)
     shapes = shapes_of(settings.layers, Shape(*kind[:3]), len(kind.classes))
     weights = weights_of(settings.layers, shapes, job.data.batch)
-    in_step = job.consistency.delay == 0
-    return JobNetwork(settings, shapes, weights, kind.classes, job.algorithm.passes, in_step, job.data, job.base)
+    passes, delay = job.algorithm.passes, job.consistency.bound
+    return JobNetwork(settings, shapes, weights, kind.classes, passes, delay, job.data, job.base)

@@ -88,9 +88,9 @@ class Model:
         self.meet(wait=True)
 
     def forget(self) -> None:
-        """What was done since the last push never was."""
-        for values, known in zip(self.values, self._known, strict=True):
-            values[:] = known
+        """What was done since the last push never was; all else that is known of where steps were going is too old."""
+        for values, known, velocity in zip(self.values, self._known, self._velocity, strict=True):
+            values[:], velocity[:] = known, 0.0
 
     def push(self, products: Mapping[int, Products], rule: dict[str, float]) -> None:
         """Send what has been added to the weights since the last push; of those of which servers are to make the steps,

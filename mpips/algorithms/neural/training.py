@@ -21,6 +21,7 @@ from mpips.algorithms.neural.relay import Work
 from mpips.algorithms.neural.settings import NeuralSettings
 from mpips.dataserver.image_batch import ImageBatch
 from mpips.kernels.activations import softmax
+from mpips.messages import Workload
 from mpips.worker.team import Regrouped
 from mpips.worker.worker import Worker
 
@@ -83,22 +84,26 @@ class Training:
         self._worker = worker
         self._settings = network.settings
         self._passes = network.passes
-        self._in_step = network.in_step
+        self._in_step = network.delay == 0
+        self._bounded = network.delay is not None
         self._seed = network.data.seed
         weights, shapes, team = network.weights, network.shapes, worker.team
         units = [shares(each.units, team.size)[team.member] for each in weights]
         self._model = Model([worker.table(each.name) for each in weights], weights, units)
         threads = self._settings.threads or worker.threads
-        under_way = threads if team.size == 1 else max(threads, self._settings.in_flight)
-        self._cuts = threads if team.size == 1 else self._settings.in_flight  # mates may have other numbers of threads
+        # of a team, whose members may be on nodes with other numbers of cores, all have as many steps under way: what
+        # one makes for a step that another has not begun would fill its arena
+        under_way = threads if team.size == 1 else max(self._settings.threads, self._settings.in_flight)
+        self._cuts = under_way
         networks = [
             Network(self._settings.layers, shapes, weights, self._model.values, team.member, team.size)
             for _ in range(under_way)
         ]
-        self._flights = Flights(worker, networks, threads)
+        self._flights = Flights(worker, networks, min(threads, under_way))
         self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
         self._made: dict[tuple[int, int], Products] = {}
-        self._evaluated = -1  # the workload that the weights were read for last; 0: they are trained on
+        self._read_for = -1  # the workload that the weights were read for last
+        self._trains = False  # whether that is one to train on
         self.counts = network.classes, network.classes
 
     def train(self, batch: ImageBatch) -> float:
@@ -110,11 +115,9 @@ class Training:
             raise
 
     def _train(self, batch: ImageBatch) -> float:
-        if self._in_step or self._evaluated != 0:
-            self._model.refresh()
-        self._evaluated = 0
-        self._model.meet(wait=False)
         workload, number = self._worker.doing
+        self._begin(workload)
+        self._model.meet(wait=False)
         rate = rate_at(self._settings, workload.epoch - 1 + workload.begun, self._passes)
         lesson = Lesson(
             batch,
@@ -130,6 +133,15 @@ class Training:
         if not self._in_step:
             self._model.pull()
         return loss
+
+    def _begin(self, workload: Workload) -> None:
+        """Have the weights that a batch is to begin with: those of now, unless what was pulled while the one before was
+        computed will do.
+        """
+        another, pulled = workload.number != self._read_for, workload.train and self._trains
+        self._read_for, self._trains = workload.number, workload.train
+        if (another and (self._bounded or not pulled)) or (self._in_step and workload.train):
+            self._model.refresh()
 
     def _rule(self, rate: float, steps: int) -> dict[str, float]:
         """How servers make one step of a sum of the gradients of some."""
@@ -171,9 +183,7 @@ class Training:
     def evaluate(self, batch: ImageBatch, counts: Array) -> float:
         """The loss summed over a batch's images; `counts` (classes, classes) by label and by what it is taken for."""
         workload, number = self._worker.doing
-        if workload.number != self._evaluated:
-            self._evaluated = workload.number
-            self._model.refresh()
+        self._begin(workload)
         cuts = self._steps(len(batch), -(-len(batch) // self._cuts))
         works = [partial(_scores, batch.images[cut]) for cut in cuts]
         loss = 0.0
