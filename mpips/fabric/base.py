@@ -4,6 +4,7 @@ Every rank writes only its own arena and reads anyone's. A message is handled wh
 rank registered for its type; nothing here blocks without a deadline.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Fabric(ABC):
     ignored : ranks that are not listened to any more.
     on_lost : called with a rank that has died.
     on_unknown : called with a message that no handler is registered for, and its source.
+    cores : of this node, which its ranks share.
     patient : whether what a dead rank was to do is waited for all the same, since another will do it.
     waiting : what this rank waits for now, for whoever asks why it hangs.
     background : pieces of work that `progress` does a step of, each time; a step says whether it did anything.
@@ -72,6 +74,7 @@ class Fabric(ABC):
         self.on_lost: Callable[[int], None] | None = None
         self.on_unknown: Handler | None = None
         self.patient = False
+        self.cores = len(os.sched_getaffinity(0))
         self._busy = 0.0
         self._as: dict[str, np.ndarray[Any, Any]] = {}
         self.background: list[Callable[[], bool]] = []

@@ -226,7 +226,7 @@ class Rank:
         try:
             if fabric.rank in view.servers and self._server is None:
                 self._server = Server(
-                    fabric, view, line, self._received, plan.writing, self._threads(), self._copy_share
+                    fabric, view, line, self._received, plan.writing, plan.threads or self._threads(), self._copy_share
                 )
                 self._calls.serve(self._server)
             if plan.data is not None and fabric.rank in view.data_servers and self._data_server is None:
@@ -267,11 +267,11 @@ class Rank:
         """Cores of this node that there are for each of its ranks but those that are idle."""
         nodes, me = self.view.nodes, self._fabric.rank
         sharing = [rank for rank, node in enumerate(nodes) if node == nodes[me] and (rank not in idle or rank == me)]
-        return len(os.sched_getaffinity(0)) / len(sharing)
+        return self._fabric.cores / len(sharing)
 
     def _threads(self) -> int:
-        """How many kernels this rank may run at once."""
-        return self._plan.threads or max(1, int(self._cores()))
+        """How many of its threads may compute at once."""
+        return max(1, int(self._cores()))
 
     def _copy_share(self, view: View) -> float:
         """The share of a server's own time that goes into copying: where cores have several ranks, of what it has."""

@@ -38,6 +38,7 @@ class SimFabric(Fabric):
     ) -> None:
         super().__init__()
         self.rank, self.size, self.nodes = rank, len(nodes), nodes
+        self.cores = 1  # wherever the simulation runs
         self.memory = memory
         self.arena = memory[places[rank] : places[rank] + size]
         self.space = Allocator(size)
