@@ -33,7 +33,7 @@ DOTS_PER_INCH = 200
 FEW = 40  # points that are drawn one by one
 MOST_SAMPLES = 300  # of a noisy curve
 FEWEST_GAPS = 5  # values of an objective that can be called converging
-DECADES = 100.0  # that it has come closer to the best, for a logarithmic axis
+DECADES = 100.0  # times that its distance from the best, or a loss, has become smaller, for a logarithmic axis
 NEAR = 0.1  # ends of two curves, as a share of the panel's height
 HEADROOM = 1.12  # for the numbers of marks above a curve
 ROUND = [1, 2, 5, 10]  # steps between ticks
@@ -181,7 +181,7 @@ def save(picture: Figure, folder: Path, name: str = "plot") -> list[Path]:
 def _panels(histories: Sequence[History]) -> list[Panel]:
     return [
         _objective(histories),
-        Panel("loss", _losses, _linear),
+        _loss(histories),
         Panel("test rows taken for another class", lambda run: {"wrong": run.wrong}, _share),
         Panel("examples per second", lambda run: {"all": _smoothed(run.throughput)}, _count, marks=True),
         _delay(histories),
@@ -189,6 +189,13 @@ def _panels(histories: Sequence[History]) -> list[Panel]:
         Panel("time that workers wait", lambda run: {"idle": _smoothed(run.idle)}, _share),
         Panel("features not filtered out", lambda run: {"active": run.active}, _share),
     ]
+
+
+def _loss(histories: Sequence[History]) -> Panel:
+    """The loss; logarithmic when it falls to a small part."""
+    values = [value for run in histories for curve in _losses(run).values() for value in curve.values]
+    falls = bool(values) and 0.0 < min(values) < max(values) / DECADES < math.inf
+    return Panel("loss", _losses, _logarithmic if falls else _linear)
 
 
 def _losses(run: History) -> dict[str, Curve]:
@@ -275,8 +282,8 @@ def _share(axes: Axes) -> None:
 def _label_ends(axes: Axes, ends: Sequence[tuple[str, Curve]], colour: Colour) -> None:
     """Name two curves at the right edge, where they end; the names of near ones keep apart."""
     (below, low), (above, high) = sorted((curve.values[-1], part) for part, curve in ends)
-    bottom, top = axes.get_ylim()
-    near = above - below < NEAR * (top - bottom)
+    bottom, top, first, second = axes.yaxis.get_transform().transform([*axes.get_ylim(), below, above])
+    near = second - first < NEAR * (top - bottom)
     for end, part, side in ((below, low, "top"), (above, high, "bottom")):
         place = axes.get_yaxis_transform()
         axes.text(1.015, end, part, color=colour, transform=place, va=side if near else "center")

@@ -175,6 +175,13 @@ def test_a_short_run_shows_the_losses_of_its_epochs(tmp_path: Path) -> None:
     assert points(panel(picture, "loss")) == [[(1.0, 1.0), (2.0, 0.5), (4.0, 0.25)]]
 
 
+@pytest.mark.parametrize(("last", "scale"), [(0.1, "linear"), (0.004, "log"), (0.0, "linear")])
+def test_a_loss_that_falls_far_has_a_logarithmic_axis(tmp_path: Path, last: float, scale: str) -> None:
+    evaluations = [{"time": 1003.0, "event": "evaluation", "logloss": last}]
+    picture = drawn(run_folder(tmp_path / "run", [*progress([{"loss": 0.6}, {"loss": 0.5}]), *evaluations]))
+    assert panel(picture, "loss").get_yscale() == scale
+
+
 def test_the_objective_takes_the_place_of_the_loss(tmp_path: Path) -> None:
     picture = drawn(run_folder(tmp_path / "run", [*progress(PROGRESS), *objectives([0.7, 0.6, 0.5])]))
     assert "loss" not in titles(picture)
