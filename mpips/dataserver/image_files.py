@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mpips.dataserver import folders, idx
 from mpips.dataserver.errors import DataError
 from mpips.dataserver.spec import DataSpec
-from mpips.dataserver.text import find_files
+from mpips.dataserver.text import find_apart, find_files
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int32]
@@ -50,10 +50,7 @@ def kind_of(spec: DataSpec, base: Path) -> Kind:
     """
     assert spec.images is not None
     in_folders = spec.format == "folders"
-    train, test = (find_files(names, base, folders=in_folders) for names in (spec.files, spec.test_files))
-    both = {path.resolve() for path in train} & {path.resolve() for path in test}
-    if both:
-        raise DataError(f"{min(both)}: is both in data.files and in data.test_files")
+    train, test = find_apart(spec.files, spec.test_files, base, folders=in_folders)
     if in_folders:
         assert spec.images.height is not None
         assert spec.images.width is not None

@@ -17,7 +17,7 @@ from mpips.dataserver.libsvm import LibsvmReader
 from mpips.dataserver.reader import Faults, Reader
 from mpips.dataserver.rows import Rows
 from mpips.dataserver.spec import DataSpec, FeatureSpec, Hashed
-from mpips.dataserver.text import TextFile, find_files
+from mpips.dataserver.text import TextFile, find_apart
 from mpips.dataserver.window import Window
 
 WINDOW_BYTES = 64 << 20  # memory of the rows that are shuffled together
@@ -74,11 +74,7 @@ def prepare(spec: DataSpec, base: Path, part: int, parts: int) -> Prepared:
         A file cannot be read or has a malformed row, the job file names a column that is not there, or the
         cache cannot be written.
     """
-    train = find_files(spec.files, base)
-    test = find_files(spec.test_files, base)
-    both = {path.resolve() for path in train} & {path.resolve() for path in test}
-    if both:
-        raise DataError(f"{min(both)}: is both in data.files and in data.test_files")
+    train, test = find_apart(spec.files, spec.test_files, base)
     folder = base / spec.cache if spec.cache else train[0].parent / ".mpips-cache"
     path, fingerprint = _identity(spec, train, test, folder, part, parts)
 

@@ -69,6 +69,23 @@ def find_files(patterns: tuple[str, ...], base: Path, folders: bool = False) -> 
     return list(files)
 
 
+def find_apart(
+    files: tuple[str, ...], test_files: tuple[str, ...], base: Path, folders: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """What is trained on and what is tested on, each as `find_files` has it.
+
+    Raises
+    ------
+    DataError
+        As `find_files`, and when something is both.
+    """
+    train, test = (find_files(patterns, base, folders) for patterns in (files, test_files))
+    both = {path.resolve() for path in train} & {path.resolve() for path in test}
+    if both:
+        raise DataError(f"{min(both)}: is both in data.files and in data.test_files")
+    return train, test
+
+
 class TextFile:
     """One data file, plain or gzip by its name, read once from start to end.
 
