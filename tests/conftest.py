@@ -64,8 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first where tests are spread over processes."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        groups = {item: group_of(item.nodeid) for item in items}
-        items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
+        items.sort(key=lambda item: [*FIRST, group := group_of(item.nodeid)].index(group))
 
 
 @functools.cache

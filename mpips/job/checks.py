@@ -202,12 +202,14 @@ def _network(base: Path, data: DataSpec, algorithm: dict[str, Any], tables: Coll
     from mpips.dataserver.image_files import kind_of
 
     try:
-        place = "files"
-        kind = kind_of(structs.replace(data, test_files=()), base)
-        place = "test_files"
         kind = kind_of(data, base)
     except DataError as error:
-        yield Mistake(("data", place), str(error))
+        try:
+            kind_of(structs.replace(data, test_files=()), base)
+        except DataError as of_training:
+            yield Mistake(("data", "files"), str(of_training))
+        else:
+            yield Mistake(("data", "test_files"), str(error))
         return
     if "neural" not in algorithm:
         return

@@ -162,7 +162,8 @@ class Aggregate:
         keys, values = parts[0].keys, _whole(parts[0].values)
         bits = self._spec.shard_bits if self._spec.kind == "sparse" else 0
         for i, part in enumerate(parts[1:]):
-            if keys is not None and part.keys is not None:
+            if keys is not None:
+                assert part.keys is not None
                 keys, values = merge_sum(keys, values, part.keys, _whole(part.values), bits)
             elif i == 0:
                 values = values + _whole(part.values)

@@ -94,7 +94,8 @@ class Coalescing:
         spec, keys = self._tables[table].shards.spec, first.keys
         last: dict[tuple[int, int, int], int] = {}
         for applied in others:
-            if keys is not None and applied.keys is not None:
+            if keys is not None:
+                assert applied.keys is not None
                 keys = union(keys, applied.keys, spec.shard_bits if spec.kind == "sparse" else 0)
         for applied in several:
             for identity, lo, hi, step in applied.steps:

@@ -72,10 +72,14 @@ def mpips_run(*arguments: str | Path) -> list[str]:
     return [command, "run", *map(str, arguments)]
 
 
-def asked(job: "Started", command: str, *arguments: str) -> str:
-    """What a command of `mpips` says of a job; run in this process, as another would first have to start."""
+def asked(job: "Started", command: str, *arguments: str, code: int = 0) -> str:
+    """What a command of `mpips` says of a job, with which exit code; run in this process, as another would first have
+    to start.
+    """
     done = CliRunner().invoke(app, [command, str(job.run), *arguments])
-    return done.output + (str(done.exception) if isinstance(done.exception, Error) else "")
+    said = done.output + (str(done.exception) if isinstance(done.exception, Error) else "")
+    assert done.exit_code == code, said
+    return said
 
 
 def mpirun(launcher: Launcher, ranks: int, *program: str | Path, options: Sequence[str] = ()) -> list[str]:

@@ -37,7 +37,8 @@ def flights(start: Start, flights_cache: str) -> Callable[..., Started]:
 
 
 def entry(job: Started, rank: int) -> dict[str, object]:
-    """What is known of a rank."""
+    """What is known of a rank, once it is listed."""
+    job.until(lambda: any(each["rank"] == rank for each in job.ranks()), f"rank {rank} in the list")
     return next(each for each in job.ranks() if each["rank"] == rank)
 
 
@@ -66,7 +67,7 @@ def goes_on(job: Started, lost: int) -> None:
 
 def test_a_new_process_takes_the_place_of_a_server_that_is_killed(flights: Callable[..., Started]) -> None:
     job = flights("fabric.separate_nodes=true")
-    said = asked(job, "scale", "servers=3")
+    said = asked(job, "scale", "servers=3", code=1)
     assert "3 servers need 1 spares, there are 0: have more started by mpips scale RUN spares=+1" in said
     said = asked(job, "scale", "spares=+1")
     assert f"done: 1 more spare: rank {RANKS}" in said, said

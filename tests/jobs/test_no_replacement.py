@@ -21,7 +21,7 @@ def test_a_job_with_servers_and_spares_grows_and_shrinks_but_has_no_copies_and_g
     assert "done: 2 to 3 servers" in asked(job, "scale", "servers=3")
     job.until_training(len(job.events("epoch")) + 1)
     assert "done: 3 to 2 servers" in asked(job, "scale", "servers=2")
-    assert "new ranks take Open MPI 5 with ULFM" in asked(job, "scale", "spares=+1")
+    assert "new ranks take Open MPI 5 with ULFM" in asked(job, "scale", "spares=+1", code=1)
     os.kill(job.pid_of("spare"), signal.SIGKILL)
     assert job.end(SOON) != 0, job.said
 

@@ -93,13 +93,12 @@ class Training:
         threads = self._settings.threads or worker.threads
         # of a team, whose members may be on nodes with other numbers of cores, all have as many steps under way: what
         # one makes for a step that another has not begun would fill its arena
-        under_way = threads if team.size == 1 else max(self._settings.threads, self._settings.in_flight)
-        self._cuts = under_way
+        self._under_way = threads if team.size == 1 else max(self._settings.threads, self._settings.in_flight)
         networks = [
             Network(self._settings.layers, shapes, weights, self._model.values, team.member, team.size)
-            for _ in range(under_way)
+            for _ in range(self._under_way)
         ]
-        self._flights = Flights(worker, networks, min(threads, under_way))
+        self._flights = Flights(worker, networks, min(threads, self._under_way))
         self._multiplied = {number: each for number, each in enumerate(weights) if each.product}
         self._made: dict[tuple[int, int], Products] = {}
         self._read_for = -1  # the workload that the weights were read for last
@@ -184,7 +183,7 @@ class Training:
         """The loss summed over a batch's images; `counts` (classes, classes) by label and by what it is taken for."""
         workload, number = self._worker.doing
         self._begin(workload)
-        cuts = self._steps(len(batch), -(-len(batch) // self._cuts))
+        cuts = self._steps(len(batch), -(-len(batch) // self._under_way))
         works = [partial(_scores, batch.images[cut]) for cut in cuts]
         loss = 0.0
         for scores, cut in zip(self._flights.fly(works, (workload.number, number)), cuts, strict=True):
