@@ -104,7 +104,7 @@ def test_a_layer_that_is_wrong_is_told_with_its_place(old: str, new: str, place:
         ('data.label="y"', 'label: is not for format "idx"; leave it out'),
         ("data.images.height=20", "images: an IDX file has its own size and one channel; leave them out"),
         ('data.format="folders"', "images.height and images.width are missing"),
-        ('data.files=["nothing.gz"]', "nothing.gz can't be read: No such file"),
+        ('data.files=["nothing.gz"]', "nothing.gz: no such file"),
         ('data.images.memory="much"', "data.images.memory: must be a size above 0"),
         ("data.images.shift=inf", "data.images.shift: must be a number, got inf"),
         ("data.images.bend=1e39", "data.images.bend: must be a number ≥ 0 and ≤ 10000, got 1e+39"),

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mpips.dataserver import folders, idx
 from mpips.dataserver.errors import DataError
+from mpips.dataserver.files import find_apart, find_files
 from mpips.dataserver.spec import DataSpec
-from mpips.dataserver.text import find_apart, find_files
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int32]

@@ -13,11 +13,12 @@ from mpips.dataserver.cache import FORMAT, CacheReader, CacheWriter, DamagedErro
 from mpips.dataserver.delimited import CellReader
 from mpips.dataserver.dictionary import Dictionary, DictionaryBuilder
 from mpips.dataserver.errors import DataError, cannot_read
+from mpips.dataserver.files import find_apart
 from mpips.dataserver.libsvm import LibsvmReader
 from mpips.dataserver.reader import Faults, Reader
 from mpips.dataserver.rows import Rows
 from mpips.dataserver.spec import DataSpec, FeatureSpec, Hashed
-from mpips.dataserver.text import TextFile, find_apart
+from mpips.dataserver.text import TextFile
 from mpips.dataserver.window import Window
 
 WINDOW_BYTES = 64 << 20  # memory of the rows that are shuffled together

@@ -1,6 +1,5 @@
 """Files as chunks of text: about 1 MB each, cut where a row ends, decompressed on the way."""
 
-import glob
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -43,47 +42,6 @@ class Chunk(NamedTuple):
     rows: int
     first_row: int
     first_line: int
-
-
-def find_files(patterns: tuple[str, ...], base: Path, folders: bool = False) -> list[Path]:
-    """The files, or the `folders`, that `patterns` (paths or globs, relative to `base`) name, in that order, each once.
-
-    Raises
-    ------
-    DataError
-        A pattern names nothing, or a folder where files are wanted.
-    """
-    files: dict[Path, None] = {}
-    for pattern in patterns:
-        path = base / pattern
-        if path.is_dir() and not folders:
-            raise DataError(f'{path}: is a folder; to read all files in it write "{pattern.rstrip("/")}/*"')
-        found = [path]
-        if not path.exists():
-            names = sorted(glob.glob(pattern, root_dir=base, recursive=True))
-            found = [base / name for name in names if (base / name).is_dir() == folders]
-        if not found:
-            kind = "folder" if folders else "file"
-            raise DataError(f"{path}: no such {kind} (data.files and data.test_files are relative to {base})")
-        files.update(dict.fromkeys(found))
-    return list(files)
-
-
-def find_apart(
-    files: tuple[str, ...], test_files: tuple[str, ...], base: Path, folders: bool = False
-) -> tuple[list[Path], list[Path]]:
-    """What is trained on and what is tested on, each as `find_files` has it.
-
-    Raises
-    ------
-    DataError
-        As `find_files`, and when something is both.
-    """
-    train, test = (find_files(patterns, base, folders) for patterns in (files, test_files))
-    both = {path.resolve() for path in train} & {path.resolve() for path in test}
-    if both:
-        raise DataError(f"{min(both)}: is both in data.files and in data.test_files")
-    return train, test
 
 
 class TextFile:

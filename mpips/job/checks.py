@@ -2,7 +2,6 @@
 settings that exclude each other, files that can't be read.
 """
 
-import glob
 import importlib.util
 import os
 import re
@@ -18,6 +17,7 @@ from msgspec import structs
 from mpips import rule
 from mpips.algorithms.neural.settings import LayerError, NeuralSettings, Shape, shapes_of, weights_of
 from mpips.dataserver.errors import DataError
+from mpips.dataserver.files import check_readable, find, find_apart
 from mpips.dataserver.spec import IMAGES, DataSpec
 from mpips.errors import Error
 from mpips.program import PROGRAMS, WATCH
@@ -148,14 +148,9 @@ def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterat
     """The data, the Python file, and the update rules, some of which that may define."""
     if "data" in content and "data" not in wrong:
         data = msgspec.convert(content["data"], DataSpec, dec_hook=from_text)
-        unreadable = [
-            Mistake(("data", name, index), text)
-            for name in ("files", "test_files")
-            for index, pattern in enumerate(getattr(data, name))
-            for text in _unreadable(base, pattern, data.format == "folders")
-        ]
-        yield from unreadable
-        if data.has_images and not unreadable:
+        of_data = list(_data(base, data))
+        yield from of_data
+        if data.has_images and not of_data:
             tables = content.get("tables")
             algorithm = {} if "algorithm" in wrong else content.get("algorithm", {})
             yield from _network(base, data, algorithm, tables if isinstance(tables, dict) else ())
@@ -179,6 +174,25 @@ def _files(base: Path, content: dict[str, Any], wrong: set[str | int]) -> Iterat
             yield Mistake(
                 ("groups", name, "program"), f'there is no program "{program}"; {nearest(program, [WATCH, *PROGRAMS])}'
             )
+
+
+def _data(base: Path, data: DataSpec) -> Iterator[Mistake]:
+    """Data that are not there, can't be read, or are both trained and tested on."""
+    folders, all_there = data.format == "folders", True
+    for name in ("files", "test_files"):
+        for index, pattern in enumerate(getattr(data, name)):
+            try:
+                for path in find(pattern, base, folders):
+                    if not folders:
+                        check_readable(path)
+            except DataError as error:
+                all_there = False
+                yield Mistake(("data", name, index), str(error))
+    if all_there:
+        try:
+            find_apart(data.files, data.test_files, base, folders)
+        except DataError as error:
+            yield Mistake(("data", "test_files"), str(error))
 
 
 def _filters(name: str, section: dict[str, Any]) -> Iterator[Mistake]:
@@ -231,26 +245,6 @@ def _network(base: Path, data: DataSpec, algorithm: dict[str, Any], tables: Coll
     for name in names:
         if name in tables:
             yield Mistake(("tables", name), "is the name of a table that the network makes: use another")
-
-
-def _unreadable(base: Path, pattern: str, folders: bool) -> Iterator[str]:
-    """What keeps the files of a pattern from being read."""
-    found = [pattern]
-    if glob.has_magic(pattern) and not (base / pattern).exists():
-        names = glob.glob(pattern, root_dir=base, recursive=True)
-        found = sorted(name for name in names if (base / name).is_dir() == folders)
-    if not found:
-        yield f'no {"folder" if folders else "file"} matches "{pattern}" in {base}'
-    if folders:
-        yield from (f"{base / name} is no folder" for name in found if not (base / name).is_dir())
-        return
-    for name in found:
-        try:
-            with open(base / name, "rb") as file:
-                if not file.read(1):
-                    yield f"{name} is empty"
-        except OSError as error:
-            yield f"{base / name} can't be read: {error.strerror}"
 
 
 def _run_python(path: Path) -> str | None:

@@ -37,8 +37,8 @@ def test_files_that_can_not_be_read_are_all_said(either: Start, tmp_path: Path) 
     (tmp_path / "empty").write_text("")
     (tmp_path / "folder").mkdir()
     message = refused(either("data.files=['empty', 'folder', 'nothing-*']"))
-    assert "empty is empty" in message
-    assert "folder can't be read: Is a directory" in message
+    assert "empty: is empty" in message
+    assert 'folder: is a folder; to read all files in it write "folder/*"' in message
     assert 'no file matches "nothing-*"' in message
 
 
